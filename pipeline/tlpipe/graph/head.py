@@ -1,0 +1,127 @@
+"""Joins a head to a feature extractor: one Gemm and a Softmax behind ``embeddings``.
+
+Takes and gives ``onnx.ModelProto`` and arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from tlpipe.errors import WeightsError
+from tlpipe.graph import EMBEDDINGS, OWN_PREFIX, PROBABILITIES
+
+if TYPE_CHECKING:
+    from tlpipe.types import Float32Array
+
+
+def join_head(
+    features: onnx.ModelProto,
+    weights: Float32Array,
+    bias: Float32Array,
+    metadata: Mapping[str, str],
+) -> bytes:
+    """Classifier file's content: outputs ``probabilities`` (N, K) and ``embeddings`` (N, D).
+
+    Parameters
+    ----------
+    features : onnx.ModelProto
+        Network whose only output is ``embeddings``, float32 (N, D). Not changed.
+    weights : float32 array (D, K)
+    bias : float32 array (K,)
+        ``softmax(embeddings @ weights + bias)`` are the probabilities.
+    metadata : mapping of str to str
+        Written into the file's metadata properties, in place of any that stood there.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(features)
+    graph = model.graph
+    names = {part: f"{OWN_PREFIX}head/{part}" for part in ("weights", "bias", "logits", "softmax")}
+    graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.ascontiguousarray(weights, np.float32), names["weights"]),
+            numpy_helper.from_array(np.ascontiguousarray(bias, np.float32), names["bias"]),
+        ]
+    )
+    graph.node.extend(
+        [
+            helper.make_node(
+                "Gemm",
+                [EMBEDDINGS, names["weights"], names["bias"]],
+                [names["logits"]],
+                name=names["logits"],
+            ),
+            helper.make_node(
+                "Softmax", [names["logits"]], [PROBABILITIES], name=names["softmax"], axis=1
+            ),
+        ]
+    )
+    probabilities = helper.make_tensor_value_info(
+        PROBABILITIES, TensorProto.FLOAT, ["N", weights.shape[1]]
+    )
+    graph.output.insert(0, probabilities)
+    return _finished(model, metadata)
+
+
+def _finished(model: onnx.ModelProto, metadata: Mapping[str, str]) -> bytes:
+    """Content of the classifier file, after ONNX's checker has passed it."""
+    del model.metadata_props[:]
+    helper.set_model_props(model, dict(metadata))
+    onnx.checker.check_model(model)
+    return model.SerializeToString(deterministic=True)
+
+
+def own_head(
+    model: onnx.ModelProto, features: str, logits: str, classes: int, metadata: Mapping[str, str]
+) -> bytes:
+    """Pretrained network with its own last layer, with a classifier's outputs.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        Full network that takes uint8 images. Not changed.
+    features, logits : str
+        Tensors of the graph, (N, D) and (N, C).
+    classes : int
+        The number of classes C it is said to have.
+    metadata : mapping of str to str
+
+    Returns
+    -------
+    bytes
+        The classifier file's content.
+
+    Raises
+    ------
+    WeightsError
+        The network is known to have another number of classes.
+    """
+    stated = {value.name: value.type.tensor_type.shape for value in model.graph.output}
+    if logits not in stated:
+        raise WeightsError(f"The network has no output {logits!r}, but {sorted(stated)}.")
+    found = stated[logits].dim[-1].dim_value
+    if found != classes:
+        raise WeightsError(f"The network has {found} classes, but {classes} names were given.")
+    joined = onnx.ModelProto()
+    joined.CopyFrom(model)
+    graph = joined.graph
+    graph.node.extend(
+        [
+            helper.make_node(
+                "Identity", [features], [EMBEDDINGS], name=f"{OWN_PREFIX}{EMBEDDINGS}"
+            ),
+            helper.make_node(
+                "Softmax", [logits], [PROBABILITIES], name=f"{OWN_PREFIX}head/softmax", axis=1
+            ),
+        ]
+    )
+    dim = stated[features].dim[-1].dim_value if features in stated else "D"
+    del graph.output[:]
+    for name, width in ((PROBABILITIES, found), (EMBEDDINGS, dim)):
+        value = helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", width])
+        graph.output.append(value)
+    return _finished(joined, metadata)

@@ -1,0 +1,41 @@
+"""Reads and writes ONNX files.
+
+Takes paths, gives ``onnx.ModelProto``, and back.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from tlpipe.errors import BackboneError
+
+
+def load_model(path: Path) -> onnx.ModelProto:
+    """Network in an ONNX file.
+
+    Raises
+    ------
+    BackboneError
+        The file cannot be read, is no ONNX model, or keeps its weights in other files.
+    """
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (OSError, DecodeError, ValueError) as exc:
+        raise BackboneError(f"{str(path)!r} cannot be read as an ONNX model: {exc}.") from exc
+    if not model.graph.node:
+        raise BackboneError(f"{str(path)!r} is no ONNX model: it holds no node.")
+    outside = [t.name for t in model.graph.initializer if t.data_location == t.EXTERNAL]
+    if outside:
+        raise BackboneError(
+            f"{str(path)!r} keeps {len(outside)} of its tensors in other files.",
+            hint="Save it as one file first: onnx.save(onnx.load(path), new_path).",
+        )
+    return model
+
+
+def metadata(model: onnx.ModelProto) -> dict[str, str]:
+    """The file's metadata properties."""
+    return {entry.key: entry.value for entry in model.metadata_props}

@@ -1,0 +1,190 @@
+"""Decode: from a file to an upright RGB image, or to a reject with its reason.
+
+Owns what "the pixels of an image" means, in one place for training and serving:
+
+* the first frame of an animation or a multi-page file;
+* EXIF orientation applied;
+* transparent pixels blended over white, as a viewer shows them, so that colours hidden under full
+  transparency do not count;
+* grey of 16 bits scaled to 8 bits (divided by 257 and rounded);
+* palettes, CMYK, YCbCr, bi-level and grey images converted by Pillow.
+
+The content decides the format, not the name: a PNG called ``.jpg`` is read. Every format that the
+installed Pillow decodes by itself is admitted; those it hands to another program (EPS to
+Ghostscript, metafiles to Windows) or only recognises (GRIB, BUFR, HDF5, MPEG) are not: images may
+come from strangers.
+
+Takes a path, gives a ``PIL.Image.Image`` of mode RGB with the file's SHA-256 and stat, or a
+``Reject``. Imports ``types`` and Pillow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import io
+import os
+import stat as stat_module
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from tlpipe.types import Content, FileStat, Reason, Reject, Stage
+
+DECODER = "pillow-exact-1"
+"""Mode of the decoder: part of every fingerprint. Change it when the same file would give other
+pixels (other than by the rounding of another libjpeg)."""
+
+MAX_PIXELS = 178_956_970
+"""Most pixels of an image: 2^29 bytes of RGB, the size at which Pillow itself refuses."""
+
+MAX_FILE_BYTES = 1 << 29
+"""Largest file that is read."""
+
+_NOT_DECODED_BY_PILLOW = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+
+_ORIENTATION = 0x0112  # EXIF tag 274, "Orientation"
+_DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+_UNDEFINED = ("F", "LAB")
+
+
+@contextlib.contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Silence Pillow's warnings about odd files; what matters of them becomes rejects.
+
+    Enter it once around a job, in the main thread: Python's warning filters are global.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\..*")
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
+def decode(path: Path) -> tuple[Image.Image, Content] | Reject:
+    """Read and decode one image file.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+
+    Returns
+    -------
+    tuple of PIL.Image.Image and Content, or Reject
+        An upright image of mode RGB, with the file's SHA-256 and stat; or why there is none.
+        Nothing is raised for a bad file, whatever is in it.
+    """
+    data = _read(path)
+    if isinstance(data, Reject):
+        return data
+    raw, stat = data
+    try:
+        image = _decode(raw)
+    except UnidentifiedImageError:
+        start = raw[:16]
+        return Reject(
+            Stage.DECODE,
+            Reason.NOT_AN_IMAGE,
+            f"No image format that Pillow reads starts with {start!r}.",
+            stat,
+        )
+    except Image.DecompressionBombError as exc:
+        return Reject(Stage.DECODE, Reason.TOO_LARGE, str(exc), stat)
+    except MemoryError:
+        return Reject(Stage.DECODE, Reason.TOO_LARGE, "Not enough memory to decode it.", stat)
+    except _UnsupportedError as exc:
+        return Reject(Stage.DECODE, Reason.UNSUPPORTED, str(exc), stat)
+    except Exception as exc:
+        # Pillow's readers raise whatever their parsing meets (OSError, SyntaxError, struct.error,
+        # IndexError, zlib.error ...): whatever it is, it is this file's fault and costs one row.
+        text = str(exc) or type(exc).__name__
+        cut = any(word in text.lower() for word in ("truncated", "unexpected end", "not enough"))
+        reason = Reason.TRUNCATED if cut else Reason.CORRUPT
+        return Reject(Stage.DECODE, reason, f"{type(exc).__name__}: {text}", stat)
+    return image, Content(hashlib.sha256(raw).digest(), stat)
+
+
+@functools.cache
+def formats() -> list[str]:
+    """Pillow's names of the formats that are read, the common ones first."""
+    Image.init()
+    common = ["JPEG", "PNG", "WEBP"]
+    rest = [name for name in Image.ID if name not in {*common, *_NOT_DECODED_BY_PILLOW}]
+    return [name for name in common if name in Image.OPEN] + rest
+
+
+class _UnsupportedError(Exception):
+    """An image of a pixel type with no defined way to RGB."""
+
+
+def _read(path: Path) -> tuple[bytes, FileStat] | Reject:
+    """Content and stat of a regular file."""
+    stat = FileStat()
+    try:
+        # Looked at before it is opened: opening a named pipe would wait for a writer.
+        if not stat_module.S_ISREG(path.stat().st_mode):
+            return Reject(Stage.SOURCE, Reason.UNREADABLE, "It is not a regular file.")
+        with path.open("rb") as stream:
+            found = os.fstat(stream.fileno())
+            stat = FileStat(found.st_size, found.st_mtime_ns)
+            if found.st_size > MAX_FILE_BYTES:
+                detail = f"{found.st_size} bytes; the limit is {MAX_FILE_BYTES}."
+                return Reject(Stage.DECODE, Reason.TOO_LARGE, detail, stat)
+            raw = stream.read()
+    except FileNotFoundError:
+        return Reject(Stage.SOURCE, Reason.MISSING, "There is no such file.")
+    except (OSError, ValueError) as exc:  # ValueError: a NUL character in the path
+        detail = getattr(exc, "strerror", None) or str(exc)
+        return Reject(Stage.SOURCE, Reason.UNREADABLE, f"{detail}.", stat)
+    if not raw:
+        return Reject(Stage.DECODE, Reason.EMPTY, "The file has no bytes.", stat)
+    return raw, stat
+
+
+def _decode(raw: bytes) -> Image.Image:
+    image: Image.Image
+    with Image.open(io.BytesIO(raw), formats=formats()) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise Image.DecompressionBombError(
+                f"{width} x {height} pixels; the limit is {MAX_PIXELS}."
+            )
+        image.load()
+        if _orientation(image) != 1:
+            image = ImageOps.exif_transpose(image)
+        return _to_rgb(image)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; 1 (upright) where there is none or it cannot be read."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # a damaged EXIF block, in any of many ways, leaves the pixels as good
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode in _UNDEFINED:
+        raise _UnsupportedError(f"Pixels of mode {image.mode!r} have no defined way to RGB.")
+    if image.mode in _DEEP_GREY:
+        return _deep_grey(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def _deep_grey(image: Image.Image) -> Image.Image:
+    """RGB of a grey image with 16 bits per pixel (mode "I" has 32; 16 of them may be used)."""
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 0xFFFF:
+        raise _UnsupportedError("Grey values of 32 bits have no defined white.")
+    eight = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return Image.fromarray(eight).convert("RGB")

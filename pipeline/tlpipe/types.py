@@ -1,0 +1,204 @@
+"""The vocabulary in which the stages of tlpipe meet.
+
+Owns the records and closed lists below; holds no behaviour beyond making and reading them.
+May import ``errors`` and NumPy only for annotations, so that importing it costs nothing.
+
+Sizes in comments and docstrings: N items, B batch, H and W pixels, D embedding, K classes.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Float32Array = NDArray[np.float32]
+    UInt8Array = NDArray[np.uint8]
+
+DEFAULT_BACKBONE = "efficientnet-lite0"
+DEFAULT_SEED = 0
+HOLD_OUT = 0.2
+
+Device = Literal["auto", "cpu", "cuda"]
+DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda")
+
+
+class Split(enum.IntEnum):
+    """What an item is for; the number is what a feature file stores."""
+
+    NONE = -1
+    TRAIN = 0
+    VALIDATION = 1
+    TEST = 2
+
+
+class Reason(enum.StrEnum):
+    """Why an item was left out: a closed list."""
+
+    MISSING = "missing"  # there is no such file
+    UNREADABLE = "unreadable"  # the file cannot be opened or read, or is not a regular file
+    EMPTY = "empty"  # the file has no bytes
+    NOT_AN_IMAGE = "not-an-image"  # the content is of no image format, whatever its name says
+    TRUNCATED = "truncated"  # the image ends early
+    CORRUPT = "corrupt"  # the image's data make no sense
+    TOO_LARGE = "too-large"  # more pixels or bytes than the limit: maybe a decompression bomb
+    UNSUPPORTED = "unsupported"  # an image, but of a pixel type with no defined way to RGB
+    DUPLICATE_KEY = "duplicate-key"  # an earlier item of the source has the same key
+    NON_FINITE = "non-finite"  # the backbone gave NaN or infinity
+
+
+class Stage(enum.StrEnum):
+    """The stage that left an item out."""
+
+    SOURCE = "source"
+    DECODE = "decode"
+    BACKBONE = "backbone"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image of a source.
+
+    Attributes
+    ----------
+    key : str
+        The item's name in its source, unique there: for a folder the path below it with "/".
+    path : pathlib.Path
+        Where the image lies.
+    label : str or None
+        Its class, where the source tells.
+    split : Split
+        What it is for, where the source tells.
+    """
+
+    key: str
+    path: Path
+    label: str | None = None
+    split: Split = Split.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat:
+    """What tells cheaply whether a file has changed."""
+
+    size_bytes: int = -1
+    mtime_ns: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """An item left out, and why."""
+
+    stage: Stage
+    reason: Reason
+    detail: str
+    stat: FileStat = FileStat()
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What is known of an item whose image could be read."""
+
+    sha256: bytes
+    stat: FileStat
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one item: `values` and `content`, or a `reject`.
+
+    Attributes
+    ----------
+    values : mapping of str to array, each without the batch axis
+        The network's outputs for this item, by output name; empty for a reject.
+    """
+
+    item: Item
+    content: Content | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+    reject: Reject | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A moment of a running job, given to a progress callback.
+
+    `total` is None where it is not known.
+    """
+
+    stage: str
+    done: int
+    total: int | None
+    rejects: int
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """From a decoded RGB image to the numbers a backbone expects.
+
+    The geometry is done on uint8 pixels before the network, the arithmetic
+    ``(x * scale - mean) / std`` inside its graph.
+
+    Attributes
+    ----------
+    colour : {"rgb", "bgr"}
+        Channel order the backbone expects.
+    resize : {"exact", "shortest"}
+        "exact": what the crop left becomes `height` x `width`, whatever its shape.
+        "shortest": the short side becomes `size` and the long side keeps the aspect ratio,
+        truncated to whole pixels.
+    size : int
+        Length in pixels of the short side for "shortest"; 0 for "exact".
+    interpolation : {"bicubic", "bilinear", "lanczos", "box", "nearest"}
+    antialias : bool
+        Whether the filter widens when the image shrinks. Only True is implemented, except for
+        "nearest", which has no filter to widen.
+    crop : {"none", "centre-fraction", "centre"}
+        "none": the whole image. "centre-fraction": before resizing, the centred square of
+        `crop_fraction` times the short side. "centre": after resizing, the centred
+        `height` x `width`.
+    crop_fraction : float
+        For "centre-fraction", in (0, 1]; 0 otherwise.
+    scale : float
+    mean, std : tuple of 3 floats
+        In the backbone's channel order.
+    """
+
+    colour: Literal["rgb", "bgr"]
+    resize: Literal["exact", "shortest"]
+    size: int
+    interpolation: Literal["bicubic", "bilinear", "lanczos", "box", "nearest"]
+    antialias: bool
+    crop: Literal["none", "centre-fraction", "centre"]
+    crop_fraction: float
+    scale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        plain = asdict(self)
+        return plain | {"mean": list(self.mean), "std": list(self.std)}
+
+
+class Network(Protocol):
+    """A network that runs: the seam between the engine and the inference library.
+
+    ``run`` may be called from several threads at once.
+    """
+
+    @property
+    def provider(self) -> str:
+        """Name of the ONNX Runtime execution provider that runs it."""
+
+    def run(self, images: UInt8Array) -> dict[str, Any]:
+        """Outputs by name, each (B, ...), for `images` uint8 (B, H, W, 3), RGB."""

@@ -1,0 +1,127 @@
+"""What the workflows that run a network over a source have in common.
+
+Imports ``stages`` and what they import.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tlpipe.errors import OptionError
+from tlpipe.stages.decode import decode, quiet_pillow
+from tlpipe.stages.engine import Loader, run
+from tlpipe.stages.preprocess import preprocess
+from tlpipe.stages.source import Source, open_source
+from tlpipe.types import (
+    DEVICES,
+    Content,
+    Device,
+    Item,
+    Network,
+    Outcome,
+    Preprocess,
+    Progress,
+    ProgressCallback,
+    Reject,
+)
+
+if TYPE_CHECKING:
+    from tlpipe.types import UInt8Array
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a network is run over a source.
+
+    Attributes
+    ----------
+    device : {"auto", "cpu", "cuda"}
+    batch_size : int or None
+        Images per call of the network; None for what suits the device.
+    max_rejects : int, float or None
+        Most rejects that still count as success: a number, a fraction of all items (a float below
+        1), or None for no limit.
+    """
+
+    device: Device = "auto"
+    batch_size: int | None = None
+    max_rejects: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.device not in DEVICES:
+            raise OptionError(
+                f"The device {self.device!r} is unknown.", hint=f"Use one of {list(DEVICES)}."
+            )
+        if self.batch_size is not None and self.batch_size < 1:
+            raise OptionError(f"The batch size is {self.batch_size}; it must be at least 1.")
+        if self.max_rejects is not None and self.max_rejects < 0:
+            raise OptionError(f"max_rejects is {self.max_rejects}; it must not be negative.")
+
+    def too_many(self, rejects: int, total: int) -> bool:
+        """Whether `rejects` of `total` items are more than allowed."""
+        if self.max_rejects is None:
+            return False
+        limit = self.max_rejects
+        return rejects > (limit * total if isinstance(limit, float) and limit < 1 else limit)
+
+
+def as_source(source: Source | str | Path) -> Source:
+    """Open a path as a source; an opened one stays as it is."""
+    return source if isinstance(source, Source) else open_source(Path(source))
+
+
+def loader(size: tuple[int, int], spec: Preprocess) -> Loader:
+    """Function from an item to its pixels: the one path for training and serving.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Height and width of the pixels.
+    spec : Preprocess
+    """
+
+    def load(item: Item) -> tuple[UInt8Array, Content] | Reject:
+        decoded = decode(item.path)
+        if isinstance(decoded, Reject):
+            return decoded
+        image, content = decoded
+        return preprocess(image, size, spec), content
+
+    return load
+
+
+def run_over(
+    items: Iterable[Item],
+    total: int,
+    network: Network,
+    load: Loader,
+    options: RunOptions,
+    progress: ProgressCallback | None,
+    stage: str,
+) -> Iterator[Outcome]:
+    """Outcomes of all items in order, with progress reported along the way.
+
+    Parameters
+    ----------
+    total : int
+        N as surveyed, for the progress.
+    stage : str
+        What the progress calls this job.
+    """
+    done = rejects = 0
+    with quiet_pillow():
+        for outcome in run(items, load, network, batch_size=options.batch_size):
+            done += 1
+            rejects += outcome.reject is not None
+            if progress is not None:
+                progress(Progress(stage, done, total, rejects))
+            yield outcome
+
+
+def now() -> str:
+    """Current time, UTC, in ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
