@@ -1,1 +1,87 @@
-"""x."""
+"""tlpipe: from a folder of labelled images to a classifier you can ship.
+
+The verbs of the command line, as functions of the same names: ``embed``, ``train_head``, ``train``,
+``classify``, ``evaluate``, ``verify``, ``inspect``. Importing this package loads none of the heavy
+libraries; a verb loads what it needs when it is first used.
+
+Examples
+--------
+>>> import tlpipe
+>>> tlpipe.embed("photos", "features.h5")  # doctest: +SKIP
+>>> tlpipe.train_head("features.h5", "classifier.onnx")  # doctest: +SKIP
+>>> tlpipe.classify("classifier.onnx", "new", "predictions.csv")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tlpipe.catalogue import Card as Card
+    from tlpipe.catalogue import all_cards as all_cards
+    from tlpipe.catalogue import find_card as find_card
+    from tlpipe.errors import TlpipeError as TlpipeError
+    from tlpipe.stages.source import Source as Source
+    from tlpipe.stages.source import open_source as source  # noqa: F401  (the public name)
+    from tlpipe.types import Progress as Progress
+    from tlpipe.version import __version__ as __version__
+    from tlpipe.workflows.classify import ClassifyResult as ClassifyResult
+    from tlpipe.workflows.classify import classify as classify
+    from tlpipe.workflows.common import RunOptions as RunOptions
+    from tlpipe.workflows.embed import EmbedResult as EmbedResult
+    from tlpipe.workflows.embed import embed as embed
+    from tlpipe.workflows.evaluate import EvaluateResult as EvaluateResult
+    from tlpipe.workflows.evaluate import evaluate as evaluate
+    from tlpipe.workflows.inspect import Inspection as Inspection
+    from tlpipe.workflows.inspect import inspect as inspect
+    from tlpipe.workflows.models import export_backbone as export_backbone
+    from tlpipe.workflows.train import TrainRun as TrainRun
+    from tlpipe.workflows.train import train as train
+    from tlpipe.workflows.train_head import TrainResult as TrainResult
+    from tlpipe.workflows.train_head import train_head as train_head
+    from tlpipe.workflows.verify import VerifyResult as VerifyResult
+    from tlpipe.workflows.verify import verify as verify
+
+# Where each public name lives; a test compares this with the imports above.
+_HOMES = {
+    "Card": "catalogue",
+    "ClassifyResult": "workflows.classify",
+    "EmbedResult": "workflows.embed",
+    "EvaluateResult": "workflows.evaluate",
+    "Inspection": "workflows.inspect",
+    "Progress": "types",
+    "RunOptions": "workflows.common",
+    "Source": "stages.source",
+    "TlpipeError": "errors",
+    "TrainResult": "workflows.train_head",
+    "TrainRun": "workflows.train",
+    "VerifyResult": "workflows.verify",
+    "__version__": "version",
+    "all_cards": "catalogue",
+    "classify": "workflows.classify",
+    "embed": "workflows.embed",
+    "evaluate": "workflows.evaluate",
+    "export_backbone": "workflows.models",
+    "find_card": "catalogue",
+    "inspect": "workflows.inspect",
+    "source": "stages.source:open_source",
+    "train": "workflows.train",
+    "train_head": "workflows.train_head",
+    "verify": "workflows.verify",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home, _, original = _HOMES[name].partition(":")
+    value = getattr(importlib.import_module(f"tlpipe.{home}"), original or name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -262,7 +262,7 @@ def cards_dir() -> Path:
 
 
 @functools.cache
-def catalogue() -> dict[str, Card]:
+def all_cards() -> dict[str, Card]:
     """All cards that come with tlpipe, by name, sorted."""
     cards = (read_card(path) for path in sorted(cards_dir().glob("*.toml")))
     return {card.name: card for card in cards}
@@ -286,7 +286,7 @@ def find_card(name: str) -> Card:
     """
     if name.endswith(".toml"):
         return read_card(Path(name))
-    cards = catalogue()
+    cards = all_cards()
     matches = [card for card in cards.values() if name in (card.name, card.architecture)]
     if len(matches) == 1:
         return matches[0]

@@ -14,6 +14,7 @@ that fits, so that code which does not know tlpipe can still catch it::
     ├── FeatureFileError       (ValueError)    not a feature file, or not a usable one
     ├── ClassifierError        (ValueError)    not a classifier, or not a usable one
     ├── TrainingDataError      (ValueError)    no head can be trained on these embeddings
+    ├── UnknownFileError       (ValueError)    a file is none that tlpipe writes or reads
     ├── ExportError            (RuntimeError)  the written classifier disagrees with its head
     └── OutputError            (OSError)       an output cannot be written
 
@@ -95,6 +96,10 @@ class ClassifierError(TlpipeError, ValueError):
 
 class TrainingDataError(TlpipeError, ValueError):
     """No head can be trained on these embeddings."""
+
+
+class UnknownFileError(TlpipeError, ValueError):
+    """A file is none that tlpipe writes or reads."""
 
 
 class ExportError(TlpipeError, RuntimeError):

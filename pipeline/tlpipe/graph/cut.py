@@ -47,7 +47,7 @@ def cut_at(model: onnx.ModelProto, tensor: str, dim: int) -> onnx.ModelProto:
     cut = onnx.ModelProto()
     cut.CopyFrom(model)
     for field in ("node", "initializer", "input", "output", "value_info"):
-        cut.graph.ClearField(field)  # type: ignore[arg-type]  # the stubs want literals
+        cut.graph.ClearField(field)
     cut.graph.node.extend([*nodes, output])
     cut.graph.initializer.extend(t for t in model.graph.initializer if t.name in used)
     cut.graph.input.extend(value for value in model.graph.input if value.name in used)

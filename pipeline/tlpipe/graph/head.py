@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tlpipe.errors import WeightsError
+from tlpipe.errors import BackboneError
 from tlpipe.graph import EMBEDDINGS, OWN_PREFIX, PROBABILITIES
 
 if TYPE_CHECKING:
@@ -72,11 +72,12 @@ def _finished(model: onnx.ModelProto, metadata: Mapping[str, str]) -> bytes:
     del model.metadata_props[:]
     helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model)
-    return model.SerializeToString(deterministic=True)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
 
 
 def own_head(
-    model: onnx.ModelProto, features: str, logits: str, classes: int, metadata: Mapping[str, str]
+    model: onnx.ModelProto, features: str, logits: str, metadata: Mapping[str, str]
 ) -> bytes:
     """Pretrained network with its own last layer, with a classifier's outputs.
 
@@ -86,26 +87,13 @@ def own_head(
         Full network that takes uint8 images. Not changed.
     features, logits : str
         Tensors of the graph, (N, D) and (N, C).
-    classes : int
-        The number of classes C it is said to have.
     metadata : mapping of str to str
 
     Returns
     -------
     bytes
         The classifier file's content.
-
-    Raises
-    ------
-    WeightsError
-        The network is known to have another number of classes.
     """
-    stated = {value.name: value.type.tensor_type.shape for value in model.graph.output}
-    if logits not in stated:
-        raise WeightsError(f"The network has no output {logits!r}, but {sorted(stated)}.")
-    found = stated[logits].dim[-1].dim_value
-    if found != classes:
-        raise WeightsError(f"The network has {found} classes, but {classes} names were given.")
     joined = onnx.ModelProto()
     joined.CopyFrom(model)
     graph = joined.graph
@@ -119,9 +107,27 @@ def own_head(
             ),
         ]
     )
-    dim = stated[features].dim[-1].dim_value if features in stated else "D"
     del graph.output[:]
-    for name, width in ((PROBABILITIES, found), (EMBEDDINGS, dim)):
+    for name, width in ((PROBABILITIES, class_count(model, logits)), (EMBEDDINGS, "D")):
         value = helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", width])
         graph.output.append(value)
     return _finished(joined, metadata)
+
+
+def class_count(model: onnx.ModelProto, logits: str) -> int:
+    """Number of classes C of a network's own output (N, C).
+
+    Raises
+    ------
+    BackboneError
+        The network has no such output, or does not state its size.
+    """
+    for value in model.graph.output:
+        sizes = value.type.tensor_type.shape.dim
+        if value.name == logits and len(sizes) == 2 and sizes[1].dim_value:
+            return int(sizes[1].dim_value)
+    raise BackboneError(
+        f"The network has no output {logits!r} of a stated size (N, C), but"
+        f" {[value.name for value in model.graph.output]}.",
+        hint="Correct 'logits' under [output] in the backbone's card.",
+    )

@@ -39,3 +39,20 @@ def load_model(path: Path) -> onnx.ModelProto:
 def metadata(model: onnx.ModelProto) -> dict[str, str]:
     """The file's metadata properties."""
     return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def signature(model: onnx.ModelProto) -> dict[str, list[str]]:
+    """Inputs and outputs in words: "image: uint8 (N, 224, 224, 3)"."""
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in initializers]
+    return {
+        "inputs": [_describe(value) for value in inputs],
+        "outputs": [_describe(value) for value in model.graph.output],
+    }
+
+
+def _describe(value: onnx.ValueInfoProto) -> str:
+    tensor = value.type.tensor_type
+    kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+    sizes = [dim.dim_param or str(dim.dim_value or "?") for dim in tensor.shape.dim]
+    return f"{value.name}: {kind} ({', '.join(sizes)})"

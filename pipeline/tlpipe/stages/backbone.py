@@ -10,6 +10,7 @@ compared with the one asked for.
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
 import ctypes.util
 import io
@@ -44,8 +45,6 @@ class OrtNetwork:
         An ONNX file, or its content.
     device : {"auto", "cpu", "cuda"}
         "auto" is CUDA where the machine has an NVIDIA GPU, else the CPU.
-    outputs : list of str, optional
-        The outputs to compute; all by default.
 
     Raises
     ------
@@ -55,19 +54,28 @@ class OrtNetwork:
         ONNX Runtime cannot open the file.
     """
 
-    def __init__(
-        self, model: Path | bytes, device: Device = "auto", outputs: list[str] | None = None
-    ) -> None:
+    def __init__(self, model: Path | bytes, device: Device = "auto") -> None:
         if device == "auto":
             device = "cuda" if gpu_count() else "cpu"
         self._session = _open_cuda(model) if device == "cuda" else _open(model, [CPU])
         self.provider: str = self._session.get_providers()[0]
         self._input = self._session.get_inputs()[0].name
-        known = [output.name for output in self._session.get_outputs()]
-        self._outputs = known if outputs is None else outputs
-        missing = [name for name in self._outputs if name not in known]
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def only(self, outputs: list[str]) -> OrtNetwork:
+        """Give the same network, computing these outputs alone.
+
+        Raises
+        ------
+        BackboneError
+            The network has no such output.
+        """
+        missing = [name for name in outputs if name not in self._outputs]
         if missing:
-            raise BackboneError(f"The network has no outputs {missing}, but {known}.")
+            raise BackboneError(f"The network has no outputs {missing}, but {self._outputs}.")
+        chosen = copy.copy(self)
+        chosen._outputs = outputs
+        return chosen
 
     @property
     def metadata(self) -> Mapping[str, str]:

@@ -89,7 +89,7 @@ def measure(
         macro_f1=float(f1[support > 0].mean()),
         log_loss=float(-np.log(np.maximum(true, _LEAST)).mean()),
         per_class=[
-            ClassMetrics(name, *(float(column[k]) for column in (precision, recall, f1)), int(n))
+            ClassMetrics(name, float(precision[k]), float(recall[k]), float(f1[k]), int(n))
             for k, (name, n) in enumerate(zip(classes, support, strict=True))
         ],
         confusion=confusion.tolist(),

@@ -294,7 +294,9 @@ def _manifest_items(path: Path, survey: Survey) -> Iterator[Item]:
 def _columns(header: list[str], where: str, survey: Survey) -> dict[str, int]:
     """Position of each known column."""
     names = [name.strip().lower() for name in header]
-    known = {name: names.index(name) for name in ("path", "label", "split") if name in names}
+    known: dict[str, int] = {
+        name: names.index(name) for name in ("path", "label", "split") if name in names
+    }
     if "path" not in known:
         raise SourceError(
             f"{where} has no column 'path' in its first line, but {header}.",

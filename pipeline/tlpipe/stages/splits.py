@@ -167,8 +167,7 @@ def _check_classes(
     classes: Sequence[str],
 ) -> None:
     distinct = {
-        name: np.unique(unit[train & (labels == label)]).size
-        for label, name in enumerate(classes)
+        name: np.unique(unit[train & (labels == label)]).size for label, name in enumerate(classes)
     }
     few = {name: count for name, count in distinct.items() if count < MIN_TRAIN}
     if few:

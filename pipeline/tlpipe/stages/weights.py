@@ -122,36 +122,16 @@ def feature_network(card: Card) -> onnx.ModelProto:
     """
     from tlpipe.graph.cut import cut_at
 
-    return _with_preprocess(card, cut_at(full_network(card), card.output.tensor, card.output.dim))
+    return with_preprocess(card, cut_at(full_network(card), card.output.tensor, card.output.dim))
 
 
-def _with_preprocess(card: Card, model: onnx.ModelProto) -> onnx.ModelProto:
+def with_preprocess(card: Card, model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model`, a backbone or a part of it, taking uint8 images (N, H, W, 3)."""
     from tlpipe.graph.prefix import fold_preprocess
 
     return fold_preprocess(
         model, card.input.tensor, card.input.layout, card.image_size, card.preprocess
     )
-
-
-def own_classifier(card: Card, classes: list[str], metadata: dict[str, str]) -> bytes:
-    """Full network with its own last layer, in the form of a tlpipe classifier.
-
-    Parameters
-    ----------
-    card : Card
-    classes : list of str
-        Names of the network's own classes, in the order of its outputs.
-    metadata : dict of str to str
-
-    Raises
-    ------
-    WeightsError
-        The network has another number of classes.
-    """
-    from tlpipe.graph.head import own_head
-
-    model = _with_preprocess(card, full_network(card))
-    return own_head(model, card.output.tensor, card.output.logits, len(classes), metadata)
 
 
 def prepared_file(card: Card) -> Path:

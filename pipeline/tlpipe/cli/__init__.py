@@ -1,0 +1,7 @@
+"""The command line: options become arguments, results become text, errors become exit codes.
+
+Thin: each command makes one library call. Importing this package loads click alone; a command
+imports its workflow when it runs. Data go to standard output, talk to standard error.
+"""
+
+from tlpipe.cli.main import main as main

@@ -1,0 +1,79 @@
+"""``tlpipe embed``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tlpipe.cli.options import (
+    TOO_MANY_REJECTS,
+    as_run_options,
+    backbone_option,
+    output_option,
+    overwrite_option,
+    run_options,
+    source_argument,
+)
+from tlpipe.cli.show import progress, say, show_rejects, show_survey
+
+
+@click.command("embed")
+@source_argument
+@output_option("The feature file (.h5) to write.")
+@backbone_option
+@run_options
+@overwrite_option
+@click.pass_context
+def embed_command(
+    ctx: click.Context,
+    /,
+    source: Path,
+    output: Path,
+    backbone: str,
+    overwrite: bool,
+    **run: Any,
+) -> None:
+    """Run the frozen backbone once over images, and store the embeddings.
+
+    SOURCE is a folder with one folder per class, the same under train/, validation/ (or val/) and
+    test/, a flat folder, one image, or a CSV file with a column 'path' and optionally 'label' and
+    'split'.
+
+    \b
+    Example:
+      tlpipe embed photos/ -o features.h5
+    """
+    from tlpipe import embed
+    from tlpipe.files import check_output
+    from tlpipe.stages.source import open_source
+
+    options = as_run_options(**run)
+    check_output(output, overwrite=overwrite)
+    opened = open_source(source)
+    show_survey(opened.survey)
+    with progress() as report:
+        result = embed(
+            opened,
+            output,
+            backbone=backbone,
+            options=options,
+            overwrite=overwrite,
+            progress=report,
+        )
+    show_embedded(result)
+    if result.too_many_rejects:
+        ctx.exit(TOO_MANY_REJECTS)
+
+
+def show_embedded(result: Any) -> None:
+    """What ``embed`` did."""
+    rate = (result.count + result.rejects.total()) / result.elapsed_s
+    say(
+        f"Wrote {str(result.path)!r}: {result.count:,} embeddings of {result.dim:,} numbers,"
+        f" made at {rate:,.0f} images/s on {result.provider}."
+    )
+    show_rejects(result.rejects, f"List them: tlpipe inspect {result.path} --rejects")
+    if result.too_many_rejects:
+        say("These are more rejects than --max-rejects allows.")

@@ -1,0 +1,94 @@
+"""``tlpipe inspect`` and ``tlpipe verify``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tlpipe.cli.options import PATH
+from tlpipe.cli.show import show_table
+
+
+@click.command("inspect")
+@click.argument("file", type=PATH)
+@click.option("--rejects", is_flag=True, help="List the images a feature file left out, and why.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def inspect_command(file: Path, rejects: bool, as_json: bool) -> None:
+    """Say what any of tlpipe's files holds.
+
+    \b
+    Example:
+      tlpipe inspect features.h5
+    """
+    if rejects:
+        from tlpipe.stages.store import read_rejects
+
+        columns = ("key", "stage", "reason", "detail")
+        rows = [list(row) for row in read_rejects(file)]
+        if as_json:
+            click.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows]))
+        else:
+            show_table(columns, rows)
+        return
+    from tlpipe import inspect
+
+    found = inspect(file)
+    if as_json:
+        click.echo(json.dumps({"kind": found.kind, **found.facts}, ensure_ascii=False, indent=2))
+        return
+    click.echo(f"{file}: {found.kind}")
+    for name, value in found.facts.items():
+        click.echo(_lines(name, value))
+
+
+def _lines(name: str, value: Any) -> str:
+    """One fact; a table of facts as indented lines."""
+    if isinstance(value, dict):
+        rows = [f"    {key}: {_words(item)}" for key, item in value.items()]
+        return "\n".join([f"  {name}:", *rows]) if rows else f"  {name}: none"
+    return f"  {name}: {_words(value)}"
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_words(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, list):
+        shown = ", ".join(_words(item) for item in value[:12])
+        return shown + (f", ... ({len(value)} in all)" if len(value) > 12 else "")
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"{value:,}" if type(value) is int else str(value)
+
+
+@click.command("verify")
+@click.argument("classifier", type=PATH)
+@click.pass_context
+def verify_command(ctx: click.Context, classifier: Path) -> None:
+    """Prove that a classifier's backbone is the pretrained one, bit by bit.
+
+    \b
+    Example:
+      tlpipe verify classifier.onnx
+    """
+    from tlpipe import verify
+
+    result = verify(classifier)
+    click.echo(f"{classifier}: backbone {result.backbone}")
+    click.echo(f"  {len(result.identical)} tensors are bit-identical to the pretrained file's")
+    for what, names in (("differ", result.changed), ("are not in it", result.foreign)):
+        if names:
+            click.echo(f"  {len(names)} tensors {what}: {', '.join(names[:10])}")
+    click.echo(f"  left out as not needed: {', '.join(result.dropped) or 'none'}")
+    click.echo(f"  operators between image and embedding: {_same(result.same_graph)}")
+    click.echo(f"  digest {result.digest}: {_same(result.same_digest)} as recorded")
+    if not result.frozen:
+        click.echo("NOT FROZEN: this backbone is not the pretrained one.", err=True)
+        ctx.exit(1)
+    click.echo("Frozen: the backbone is the pretrained one.")
+
+
+def _same(same: bool) -> str:
+    return "the same" if same else "NOT the same"

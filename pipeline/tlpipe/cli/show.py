@@ -1,0 +1,216 @@
+"""Shows progress, surveys, summaries and tables.
+
+Takes the records that workflows return, writes text: results to standard output, talk to standard
+error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    from tlpipe.stages.metrics import Metrics
+    from tlpipe.stages.source import Survey
+    from tlpipe.types import Progress, ProgressCallback
+
+_LINE_EVERY_S = 10.0
+_WIDTH_IN_A_PIPE = 200
+_MOST_COLUMNS = 20  # of a confusion matrix that is still readable
+
+_VERBS = {
+    "embed": "Embedding",
+    "train-head": "Training the head",
+    "classify": "Classifying",
+    "evaluate": "Evaluating",
+    "render": "Rendering",
+}
+
+
+def say(text: str) -> None:
+    """Talk: a line on standard error."""
+    click.echo(text, err=True)
+
+
+def show_survey(survey: Survey) -> None:
+    """What a source holds, before work begins."""
+    from tlpipe.types import Split
+
+    say(f"Found {survey.count:,} images in {survey.layout}.")
+    splits = survey.by_split()
+    if set(splits) != {Split.NONE}:
+        named = {s.name.lower() if s >= 0 else "no split": n for s, n in splits.items()}
+        say("Splits: " + ", ".join(f"{name} {n:,}" for name, n in named.items()) + ".")
+    totals: Counter[str] = Counter()
+    for (_, label), count in survey.labels.items():
+        if label is not None:
+            totals[label] += count
+    if totals:
+        shown = ", ".join(f"{name} {n:,}" for name, n in sorted(totals.items())[:20])
+        more = f" and {len(totals) - 20} more" if len(totals) > 20 else ""
+        say(f"Classes ({len(totals)}): {shown}{more}.")
+    if survey.skipped:
+        skipped = ", ".join(f"{n:,} {what}" for what, n in survey.skipped.most_common())
+        say(f"Skipped: {skipped}.")
+    for notice in survey.notices:
+        say(notice)
+
+
+def show_rejects(rejects: Counter[str], where: str) -> None:
+    """How many items were left out and why; nothing where there are none."""
+    if rejects:
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in rejects.most_common())
+        say(f"Rejected {rejects.total():,}: {reasons}. {where}")
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[ProgressCallback]:
+    """Live progress on a terminal, a line now and then elsewhere."""
+    import sys
+
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[rejects]}"),
+        console=Console(stderr=True),
+    )
+    with bar:
+        yield _Live(bar)
+
+
+def _rejects(count: int) -> str:
+    return f"{count:,} rejected" if count else ""
+
+
+class _Live:
+    """Feeds a progress bar; a new bar for each stage."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+        self._tasks: dict[str, Any] = {}
+
+    def __call__(self, at: Progress) -> None:
+        if at.stage not in self._tasks:
+            verb = _VERBS.get(at.stage, at.stage)
+            self._tasks[at.stage] = self._bar.add_task(verb, total=at.total, rate="", rejects="")
+        task = self._tasks[at.stage]
+        speed = self._bar.tasks[task].speed
+        unit = "settings" if at.stage == "train-head" else f"{speed:,.0f} images/s" if speed else ""
+        self._bar.update(task, completed=at.done, rate=unit, rejects=_rejects(at.rejects))
+
+
+class _Lines:
+    """Writes a line every ten seconds."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._start = self._last = 0.0
+        self._done_at_start = 0
+
+    def __call__(self, at: Progress) -> None:
+        moment = time.monotonic()
+        if at.stage != self._stage:
+            self._stage, self._start, self._last = at.stage, moment, moment
+            self._done_at_start = at.done
+        if moment - self._last < _LINE_EVERY_S:
+            return
+        self._last = moment
+        rate = (at.done - self._done_at_start) / (moment - self._start)
+        parts = [f"{_VERBS.get(at.stage, at.stage)}: {at.done:,}"]
+        if at.total is not None:
+            parts[0] += f" of {at.total:,}"
+            if rate > 0:
+                parts += [f"{rate:,.1f}/s", f"{(at.total - at.done) / rate:,.0f} s left"]
+        if at.rejects:
+            parts.append(_rejects(at.rejects))
+        say(", ".join(parts))
+
+
+def show_metrics(metrics: Metrics, classes: Sequence[str], judged_on: str) -> None:
+    """Headline, per-class table and confusion matrix."""
+    console = _console()
+    console.print(f"Judged on {judged_on}: {metrics.count:,} images", soft_wrap=True, markup=False)
+    console.print(
+        f"accuracy {metrics.accuracy:.4f}   macro-F1 {metrics.macro_f1:.4f}"
+        f"   log loss {metrics.log_loss:.4f}\n"
+    )
+    rows = [
+        [c.name, f"{c.precision:.3f}", f"{c.recall:.3f}", f"{c.f1:.3f}", f"{c.support:,}"]
+        for c in metrics.per_class
+    ]
+    _table(console, ["class", "precision", "recall", "F1", "images"], rows)
+    console.print()
+    if len(classes) <= _MOST_COLUMNS:
+        rows = [
+            [name, *(str(n) if n else "." for n in row)]
+            for name, row in zip(classes, metrics.confusion, strict=True)
+        ]
+        _table(console, ["true \\ predicted", *classes], rows)
+        return
+    pairs = [
+        (count, classes[i], classes[j])
+        for i, row in enumerate(metrics.confusion)
+        for j, count in enumerate(row)
+        if count and i != j
+    ]
+    rows = [[true, guess, str(n)] for n, true, guess in sorted(pairs, reverse=True)[:20]]
+    _table(console, ["most confused: true", "predicted", "images"], rows)
+
+
+def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on standard output."""
+    _table(_console(), header, rows)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:  # rich would fold tables at 80 columns
+        console.width = _WIDTH_IN_A_PIPE
+    return console
+
+
+def _table(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """The first column is text, the others are numbers; names are shown as they are."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE, pad_edge=False)
+    for position, name in enumerate(header):
+        numeric = position > 0 and all(_numeric(row[position]) for row in rows)
+        table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
+
+
+def _numeric(cell: str) -> bool:
+    return cell.replace(",", "").replace(".", "").isdigit() or cell == "."

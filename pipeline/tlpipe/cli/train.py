@@ -1,0 +1,115 @@
+"""``tlpipe train`` and ``tlpipe train-head``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tlpipe.cli.embed import show_embedded
+from tlpipe.cli.options import (
+    PATH,
+    TOO_MANY_REJECTS,
+    as_run_options,
+    backbone_option,
+    output_option,
+    overwrite_option,
+    run_options,
+    seed_option,
+    source_argument,
+)
+from tlpipe.cli.show import progress, say, show_metrics, show_survey
+
+
+@click.command("train-head")
+@click.argument("features", type=PATH)
+@output_option("The classifier (.onnx) to write; its report (.metrics.json) stands beside it.")
+@seed_option
+@overwrite_option
+def train_head_command(features: Path, output: Path, seed: int, overwrite: bool) -> None:
+    """Train a new last layer on stored embeddings; write the classifier.
+
+    FEATURES is what 'tlpipe embed' wrote. The regularisation and the scaling are chosen on
+    held-out images. The classifier is judged on the source's test split where it has one, else on
+    its validation split, else on a fifth of each class that is kept out of training.
+
+    \b
+    Example:
+      tlpipe train-head features.h5 -o classifier.onnx
+    """
+    from tlpipe import train_head
+
+    with progress() as report:
+        result = train_head(features, output, seed=seed, overwrite=overwrite, progress=report)
+    show_trained(result)
+
+
+@click.command("train")
+@source_argument
+@output_option(
+    "The classifier (.onnx) to write; its features (.features.h5) and its report (.metrics.json)"
+    " stand beside it."
+)
+@backbone_option
+@run_options
+@seed_option
+@overwrite_option
+@click.pass_context
+def train_command(
+    ctx: click.Context,
+    /,
+    source: Path,
+    output: Path,
+    backbone: str,
+    seed: int,
+    overwrite: bool,
+    **run: Any,
+) -> None:
+    """Embed images and train a classifier: embed and train-head in one.
+
+    SOURCE is as for 'tlpipe embed', and must have labels.
+
+    \b
+    Example:
+      tlpipe train photos/ -o classifier.onnx
+    """
+    from tlpipe import train
+    from tlpipe.files import check_output
+    from tlpipe.stages.source import open_source
+
+    options = as_run_options(**run)
+    check_output(output, overwrite=overwrite)
+    opened = open_source(source)
+    show_survey(opened.survey)
+    with progress() as report:
+        result = train(
+            opened,
+            output,
+            backbone=backbone,
+            options=options,
+            seed=seed,
+            overwrite=overwrite,
+            progress=report,
+        )
+    show_embedded(result.embedded)
+    show_trained(result.trained)
+    if result.embedded.too_many_rejects:
+        ctx.exit(TOO_MANY_REJECTS)
+
+
+def show_trained(result: Any) -> None:
+    """What ``train_head`` did."""
+    training = result.training
+    say(
+        f"Trained on {training['count']:,} images of {len(result.classes)} classes;"
+        f" C = {training['C']:.3g} on {training['scaling']} embeddings had the least log loss of"
+        f" {len(training['trials'])} settings ({training['chosen_on']})."
+    )
+    for notice in result.notices:
+        say(notice)
+    show_metrics(result.metrics, result.classes, training["judged_on"])
+    say(
+        f"Wrote {str(result.path)!r}, whose probabilities agree with scikit-learn's to"
+        f" {result.parity:.1g}, and {str(result.metrics_path)!r}."
+    )

@@ -1,0 +1,111 @@
+"""Classifier: what a ``classifier.onnx`` says of itself, in its metadata properties.
+
+Takes and gives a flat mapping of str to str, the only form of metadata that ONNX has; values that
+are more than text are JSON. ``docs/classifier-file.md`` specifies them. Imports ``errors`` and
+``types`` only: reading a classifier needs neither ``onnx`` nor the catalogue.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tlpipe.errors import ClassifierError
+from tlpipe.types import Preprocess
+
+FORMAT = "tlpipe-classifier"
+FORMAT_VERSION = 1
+"""Raise it when a reader of the older version would misread a file; keep reading the older ones,
+and add a file of each older version to the tests."""
+
+_JSON = ("classes", "image_size", "preprocess", "backbone", "training", "metrics")
+_TEXT = ("tlpipe_version", "created_at", "fingerprint", "precision", "decoder", "backbone_digest")
+
+
+@dataclass(frozen=True)
+class ClassifierInfo:
+    """Metadata of a classifier.
+
+    Attributes
+    ----------
+    classes : list of K str
+        In the order of the outputs.
+    image_size : list of 2 int
+        Height and width in pixels.
+    preprocess : dict
+        A ``Preprocess`` as plain values: the geometry before the graph, the arithmetic in it.
+    backbone : dict
+        The backbone's card.
+    training : dict
+        What the head was trained on, and with which settings.
+    metrics : dict
+        What held-out data said.
+    tlpipe_version, created_at : str
+    fingerprint, precision, decoder : str
+        Of the embeddings it was trained on.
+    backbone_digest : str
+        SHA-256 over the backbone's tensors.
+    """
+
+    classes: list[str]
+    image_size: list[int]
+    preprocess: dict[str, Any]
+    backbone: dict[str, Any]
+    training: dict[str, Any]
+    metrics: dict[str, Any]
+    tlpipe_version: str
+    created_at: str
+    fingerprint: str
+    precision: str
+    decoder: str
+    backbone_digest: str
+
+    def to_metadata(self) -> dict[str, str]:
+        """Flat text, for the file."""
+        flat = {"format": FORMAT, "format_version": str(FORMAT_VERSION)}
+        for name in _JSON:
+            flat[name] = json.dumps(getattr(self, name), ensure_ascii=False, sort_keys=True)
+        return flat | {name: getattr(self, name) for name in _TEXT}
+
+    def transform(self) -> Preprocess:
+        """The preprocessing."""
+        plain = dict(self.preprocess)
+        return Preprocess(**plain | {"mean": tuple(plain["mean"]), "std": tuple(plain["std"])})
+
+
+def read_metadata(flat: Mapping[str, str], where: str) -> ClassifierInfo:
+    """Metadata of a classifier, checked.
+
+    Parameters
+    ----------
+    flat : mapping of str to str
+        The file's metadata properties.
+    where : str
+        What messages call the file.
+
+    Raises
+    ------
+    ClassifierError
+        The file is no classifier of tlpipe, is of a newer version, or is damaged.
+    """
+    if flat.get("format") != FORMAT:
+        raise ClassifierError(
+            f"{where} is an ONNX file, but no classifier of tlpipe.",
+            hint="A classifier is what 'tlpipe train' or 'tlpipe train-head' writes.",
+        )
+    try:
+        version = int(flat["format_version"])
+        if version > FORMAT_VERSION:
+            raise ClassifierError(
+                f"{where} has format version {version}; this tlpipe reads up to {FORMAT_VERSION}.",
+                hint="Update tlpipe.",
+            )
+        values: dict[str, Any] = {name: json.loads(flat[name]) for name in _JSON}
+        values |= {name: flat[name] for name in _TEXT}
+        return ClassifierInfo(**values)
+    except (KeyError, ValueError) as exc:
+        if isinstance(exc, ClassifierError):
+            raise
+        raise ClassifierError(f"The metadata of {where} are damaged: {exc!r}.") from exc

@@ -1,0 +1,175 @@
+"""classify: from a classifier and a source of images to a file of predictions.
+
+Needs neither scikit-learn, onnx nor h5py.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tlpipe.errors import ClassifierError, OptionError
+from tlpipe.files import check_output
+from tlpipe.stages.backbone import OrtNetwork
+from tlpipe.stages.classifier import ClassifierInfo, read_metadata
+from tlpipe.stages.decode import DECODER
+from tlpipe.stages.predictions import check_format, write_predictions
+from tlpipe.stages.source import Source, Survey
+from tlpipe.types import Device, Item, Outcome, ProgressCallback
+from tlpipe.workflows.common import RunOptions, as_source, loader, run_over
+
+
+@dataclass(frozen=True)
+class ClassifyResult:
+    """What ``classify`` did.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The file of predictions.
+    count : int
+        Number of rows, N.
+    classes : Counter of str
+        Rows by most probable class.
+    rejects : Counter of str
+        Rows without one, by reason.
+    too_many_rejects : bool
+        Whether they are more than was allowed.
+    survey : Survey
+        What the source holds.
+    provider : str
+        The ONNX Runtime execution provider that ran the classifier.
+    elapsed_s : float
+        Wall time, start-up left out.
+    """
+
+    path: Path
+    count: int
+    classes: Counter[str]
+    rejects: Counter[str]
+    too_many_rejects: bool
+    survey: Survey
+    provider: str
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """An opened classifier file."""
+
+    info: ClassifierInfo
+    network: OrtNetwork
+
+    def outcomes(
+        self,
+        items: Iterable[Item],
+        total: int,
+        options: RunOptions,
+        progress: ProgressCallback | None,
+        stage: str,
+    ) -> Iterator[Outcome]:
+        """Outcomes of all items, in order, each with "probabilities" (K,) or a reject."""
+        size = (self.info.image_size[0], self.info.image_size[1])
+        load = loader(size, self.info.transform())
+        return run_over(items, total, self.network, load, options, progress, stage)
+
+
+def open_classifier(path: str | Path, device: Device = "auto") -> Classifier:
+    """Open a classifier file for use.
+
+    Raises
+    ------
+    ClassifierError
+        The file is missing, is no classifier of tlpipe, or was made with another decoder.
+    BackboneError
+        ONNX Runtime cannot open it.
+    DeviceError
+        The device asked for cannot be used.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ClassifierError(f"The classifier {str(path)!r} does not exist.")
+    network = OrtNetwork(path, device)
+    info = read_metadata(network.metadata, repr(str(path)))
+    if info.decoder != DECODER:
+        raise ClassifierError(
+            f"{str(path)!r} was trained on images decoded as {info.decoder!r}; this tlpipe decodes"
+            f" as {DECODER!r}, which gives other pixels.",
+            hint=f"Train it anew, or use the tlpipe version that made it ({info.tlpipe_version}).",
+        )
+    return Classifier(info, network.only(["probabilities"]))
+
+
+def classify(
+    classifier: str | Path,
+    source: Source | str | Path,
+    output: str | Path,
+    *,
+    top_k: int = 1,
+    options: RunOptions | None = None,
+    overwrite: bool = False,
+    progress: ProgressCallback | None = None,
+) -> ClassifyResult:
+    """Classify every image of a source: one row per input, in order.
+
+    Parameters
+    ----------
+    classifier : str or pathlib.Path
+        A file that ``train_head`` wrote.
+    source : Source, str or pathlib.Path
+        A folder of images, one image or a CSV manifest; labels are ignored.
+    output : str or pathlib.Path
+        ``.csv`` or ``.jsonl``; it appears whole or not at all.
+    top_k : int
+        How many classes a row names, the most probable first.
+    options : RunOptions, optional
+        Device, batch size and how many rejects are allowed.
+    overwrite : bool
+        Whether an existing `output` may be replaced.
+    progress : callable, optional
+        Called with a ``Progress`` after each item, in this thread.
+
+    Returns
+    -------
+    ClassifyResult
+
+    Raises
+    ------
+    OptionError
+        `top_k` or the extension of `output` makes no sense.
+    ClassifierError, BackboneError, DeviceError
+        The classifier cannot be used.
+    SourceError
+        The source cannot be listed or holds no image.
+    OutputError
+        The output cannot be written.
+    """
+    options = options or RunOptions()
+    output = Path(output)
+    check_format(output)
+    check_output(output, overwrite=overwrite)
+    opened = open_classifier(classifier, options.device)
+    classes = opened.info.classes
+    if not 1 <= top_k <= len(classes):
+        raise OptionError(
+            f"--top-k is {top_k}; it must be from 1 to {len(classes)}, the number of classes."
+        )
+    source = as_source(source)
+    outcomes = opened.outcomes(source.items(), source.survey.count, options, progress, "classify")
+    start = time.perf_counter()
+    summary = write_predictions(output, classes, top_k, outcomes)
+    rejected = summary.rejects.total()
+    count = summary.classes.total() + rejected
+    return ClassifyResult(
+        path=output,
+        count=count,
+        classes=summary.classes,
+        rejects=summary.rejects,
+        too_many_rejects=options.too_many(rejected, count) or rejected == count,
+        survey=source.survey,
+        provider=opened.network.provider,
+        elapsed_s=time.perf_counter() - start,
+    )

@@ -1,0 +1,174 @@
+"""inspect: says what any file of tlpipe's holds."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tlpipe.catalogue import read_card
+from tlpipe.errors import UnknownFileError
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a file holds.
+
+    Attributes
+    ----------
+    kind : str
+        In words.
+    facts : dict
+        Plain values, by name.
+    """
+
+    kind: str
+    facts: dict[str, Any]
+
+
+def inspect(path: str | Path) -> Inspection:
+    """Describe a feature file, classifier, card, predictions, report or any other ONNX file.
+
+    Raises
+    ------
+    UnknownFileError
+        The file is missing or is none of these.
+    FeatureFileError, ClassifierError, CardError, BackboneError
+        It is one, but it is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UnknownFileError(f"The file {str(path)!r} does not exist, or is a folder.")
+    suffix = path.suffix.lower()
+    with path.open("rb") as stream:
+        start = stream.read(8)
+    if start == b"\x89HDF\r\n\x1a\n":
+        return _features(path)
+    known = {
+        ".onnx": _onnx,
+        ".toml": _card,
+        ".csv": _predictions,
+        ".jsonl": _predictions,
+        ".json": _report,
+    }
+    if suffix not in known:
+        raise UnknownFileError(
+            f"{str(path)!r} is no file that tlpipe knows.",
+            hint="It knows feature files (.h5), classifiers and networks (.onnx), cards (.toml),"
+            " predictions (.csv, .jsonl) and reports (.metrics.json).",
+        )
+    return known[suffix](path)
+
+
+def _features(path: Path) -> Inspection:
+    from tlpipe.stages.store import inspect_features, split_name
+
+    info = inspect_features(path)
+    card = json.loads(info.header.backbone)
+    by_class: dict[str, dict[str, int]] = {}
+    for (split, label), count in sorted(info.labels.items()):
+        name = info.classes[label] if label >= 0 else "(no label)"
+        by_class.setdefault(name, {})[split_name(split)] = count
+    return Inspection(
+        "feature file",
+        {
+            "embeddings": info.shape[0],
+            "dim": info.shape[1],
+            "backbone": card["name"],
+            "fingerprint": info.header.fingerprint,
+            "precision": info.header.precision,
+            "provider": info.header.provider,
+            "source": info.header.source,
+            "created_at": info.header.created_at,
+            "tlpipe_version": info.header.tlpipe_version,
+            "rejects": dict(info.rejects),
+            "classes": by_class,
+        },
+    )
+
+
+def _onnx(path: Path) -> Inspection:
+    from tlpipe.graph.digest import tensor_digests, weights_digest
+    from tlpipe.graph.io import load_model, metadata, signature
+    from tlpipe.stages.classifier import FORMAT, read_metadata
+
+    model = load_model(path)
+    flat = metadata(model)
+    facts: dict[str, Any] = {
+        **signature(model),
+        "backbone_tensors": len(tensor_digests(model)),
+        "backbone_digest": weights_digest(model),
+    }
+    if flat.get("format") != FORMAT:
+        return Inspection("ONNX network", facts)
+    info = read_metadata(flat, repr(str(path)))
+    return Inspection(
+        "classifier",
+        {
+            "classes": info.classes,
+            "backbone": info.backbone["name"],
+            "fingerprint": info.fingerprint,
+            **facts,
+            "image_size": info.image_size,
+            "preprocess": info.preprocess,
+            "training": {k: v for k, v in info.training.items() if k != "trials"},
+            "metrics": {
+                k: v for k, v in info.metrics.items() if k not in ("per_class", "confusion")
+            },
+            "created_at": info.created_at,
+            "tlpipe_version": info.tlpipe_version,
+        },
+    )
+
+
+def _card(path: Path) -> Inspection:
+    return Inspection("backbone card", json.loads(read_card(path).to_json()))
+
+
+def _predictions(path: Path) -> Inspection:
+    statuses: Counter[str] = Counter()
+    classes: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    try:
+        for row in _rows(path):
+            statuses[row["status"]] += 1
+            if row["status"] == "ok":
+                classes[row["class"]] += 1
+            else:
+                reasons[row["reason"]] += 1
+    except (KeyError, TypeError, ValueError, csv.Error) as exc:
+        raise UnknownFileError(
+            f"{str(path)!r} holds no predictions: {exc!r}.",
+            hint="Predictions are what 'tlpipe classify' writes.",
+        ) from exc
+    return Inspection(
+        "predictions",
+        {
+            "rows": statuses.total(),
+            "classes": dict(classes.most_common()),
+            "rejects": dict(reasons.most_common()),
+        },
+    )
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        if path.suffix.lower() == ".csv":
+            yield from csv.DictReader(stream)
+        else:
+            for line in stream:
+                yield json.loads(line)
+
+
+def _report(path: Path) -> Inspection:
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as exc:
+        raise UnknownFileError(f"{str(path)!r} is no JSON text: {exc}.") from exc
+    if not isinstance(report, dict) or report.get("format") != "tlpipe-metrics":
+        raise UnknownFileError(f"{str(path)!r} is no report of tlpipe's.")
+    return Inspection("report of a classifier", report)

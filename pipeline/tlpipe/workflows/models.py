@@ -1,0 +1,90 @@
+"""models: what can be done with a backbone of the catalogue itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from tlpipe.catalogue import Card, find_card
+from tlpipe.errors import OptionError
+from tlpipe.files import check_output, whole_file
+from tlpipe.graph.digest import weights_digest
+from tlpipe.graph.head import class_count, own_head
+from tlpipe.stages.classifier import ClassifierInfo
+from tlpipe.stages.decode import DECODER
+from tlpipe.stages.weights import full_network, with_preprocess
+from tlpipe.types import DEFAULT_BACKBONE
+from tlpipe.version import __version__
+from tlpipe.workflows.common import now
+from tlpipe.workflows.embed import PRECISION
+
+
+def export_backbone(
+    output: str | Path,
+    *,
+    backbone: str | Card = DEFAULT_BACKBONE,
+    classes: Sequence[str] | None = None,
+    overwrite: bool = False,
+) -> list[str]:
+    """Write a backbone with its own last layer, as a classifier of tlpipe's form.
+
+    So anyone can check a backbone and its preprocessing against the classes it was trained on,
+    with ``classify`` and ``evaluate``: through the very code that embeds and serves.
+
+    Parameters
+    ----------
+    output : str or pathlib.Path
+        The ONNX file to write.
+    backbone : str or Card
+        As for ``embed``.
+    classes : sequence of str, optional
+        Names of the network's own classes, in the order of its outputs; by default their numbers,
+        from "0".
+    overwrite : bool
+        Whether an existing `output` may be replaced.
+
+    Returns
+    -------
+    list of str
+        The names of the classes.
+
+    Raises
+    ------
+    OptionError
+        `classes` has another number of names than the network has classes, or a name twice.
+    UnknownBackboneError, CardError, WeightsError, BackboneError
+        The backbone cannot be had.
+    OutputError
+        The output cannot be written.
+    """
+    output = Path(output)
+    check_output(output, overwrite=overwrite)
+    card = backbone if isinstance(backbone, Card) else find_card(backbone)
+    model = with_preprocess(card, full_network(card))
+    count = class_count(model, card.output.logits)
+    names = [str(number) for number in range(count)] if classes is None else list(classes)
+    if len(names) != count or len(set(names)) != count:
+        raise OptionError(
+            f"{len(names)} class names were given, {len(set(names))} of them distinct;"
+            f" {card.name!r} has {count} classes.",
+            hint="Give one name per line, in the order of the network's outputs.",
+        )
+    info = ClassifierInfo(
+        classes=names,
+        image_size=list(card.image_size),
+        preprocess=card.preprocess.to_dict(),
+        backbone=json.loads(card.to_json()),
+        training={"method": "the network's own last layer, as published"},
+        metrics={},
+        tlpipe_version=__version__,
+        created_at=now(),
+        fingerprint=card.fingerprint(precision=PRECISION, decoder=DECODER),
+        precision=PRECISION,
+        decoder=DECODER,
+        backbone_digest=weights_digest(model),
+    )
+    content = own_head(model, card.output.tensor, card.output.logits, info.to_metadata())
+    with whole_file(output) as temporary:
+        temporary.write_bytes(content)
+    return names

@@ -1,0 +1,247 @@
+"""train-head: from a feature file to a classifier file.
+
+The head is trained on the stored embeddings, judged on held-out ones, joined to the backbone that
+made them, and the joined file is compared with what scikit-learn says before it gets its name.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlpipe.catalogue import Card
+from tlpipe.errors import CardError, ExportError, FeatureFileError
+from tlpipe.files import check_output, whole_file
+from tlpipe.graph.digest import weights_digest
+from tlpipe.graph.head import join_head
+from tlpipe.stages.backbone import OrtNetwork
+from tlpipe.stages.classifier import ClassifierInfo
+from tlpipe.stages.head import Head, train
+from tlpipe.stages.metrics import Metrics, measure
+from tlpipe.stages.splits import Plan, plan_splits
+from tlpipe.stages.store import Features, read_features
+from tlpipe.stages.weights import feature_network, prepared_file
+from tlpipe.types import DEFAULT_SEED, Progress, ProgressCallback, Split
+from tlpipe.version import __version__
+from tlpipe.workflows.common import now
+
+PARITY = 1e-4
+"""Largest difference of a probability between the written file (float32) and scikit-learn
+(float64) to accept."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What ``train_head`` did.
+
+    Attributes
+    ----------
+    path, metrics_path : pathlib.Path
+        The classifier, and its report as JSON beside it.
+    classes : list of str
+    training : dict
+        What the head was trained on, and with which settings.
+    metrics : Metrics
+        What held-out data say of it.
+    parity : float
+        Largest difference of a probability between the file and scikit-learn.
+    notices : list of str
+        What a user would want to know.
+    """
+
+    path: Path
+    metrics_path: Path
+    classes: list[str]
+    training: dict[str, Any]
+    metrics: Metrics
+    parity: float
+    notices: list[str]
+
+
+def metrics_path(classifier: Path) -> Path:
+    """Where the report of a classifier stands: beside it, as ``<stem>.metrics.json``."""
+    return classifier.with_suffix(".metrics.json")
+
+
+def train_head(
+    features: str | Path,
+    output: str | Path,
+    *,
+    seed: int = DEFAULT_SEED,
+    overwrite: bool = False,
+    progress: ProgressCallback | None = None,
+) -> TrainResult:
+    """Train a new last layer on stored embeddings, and write backbone and head as one file.
+
+    Parameters
+    ----------
+    features : str or pathlib.Path
+        A feature file with labels.
+    output : str or pathlib.Path
+        The classifier to write; ``<stem>.metrics.json`` is written beside it.
+    seed : int
+        Of the hold-out, where the source has no split of its own.
+    overwrite : bool
+        Whether existing outputs may be replaced.
+    progress : callable, optional
+        Called with a ``Progress`` after each setting tried.
+
+    Returns
+    -------
+    TrainResult
+
+    Raises
+    ------
+    FeatureFileError
+        `features` is not a usable feature file.
+    TrainingDataError
+        There are no labels, one class only, or a class with too few images.
+    WeightsError
+        The backbone's pretrained weights cannot be had.
+    ExportError
+        The joined file disagrees with scikit-learn; nothing is written.
+    OutputError
+        An output cannot be written.
+    """
+    output = Path(output)
+    report_path = metrics_path(output)
+    for path in (output, report_path):
+        check_output(path, overwrite=overwrite)
+    data = read_features(Path(features))
+    card = _card(data, Path(features))
+    plan = plan_splits(data.labels, data.splits, data.content_sha256, data.classes, seed)
+
+    def tried(count: int) -> None:
+        if progress is not None:
+            progress(Progress("train-head", count, None, 0))
+
+    head = train(data.vectors, data.labels, plan.fit, plan.folds, tried)
+    judged = head.probabilities(data.vectors[plan.judge])
+    metrics = measure(judged, data.labels[plan.judge], data.classes)
+    training = _training(data, plan, head, seed)
+    network = feature_network(card)
+    info = ClassifierInfo(
+        classes=data.classes,
+        image_size=list(card.image_size),
+        preprocess=card.preprocess.to_dict(),
+        backbone=json.loads(data.header.backbone),
+        training=training,
+        metrics=metrics.to_dict(),
+        tlpipe_version=__version__,
+        created_at=now(),
+        fingerprint=data.header.fingerprint,
+        precision=data.header.precision,
+        decoder=data.header.decoder,
+        backbone_digest=weights_digest(network),
+    )
+    weights, bias = head.weights.astype(np.float32), head.bias.astype(np.float32)
+    content = join_head(network, weights, bias, info.to_metadata())
+    parity = _check_parity(content, card, head)
+    with whole_file(output) as temporary:
+        temporary.write_bytes(content)
+    report = {
+        "format": "tlpipe-metrics",
+        "format_version": 1,
+        "classes": data.classes,
+        "training": training,
+        "metrics": metrics.to_dict(),
+    }
+    with whole_file(report_path) as temporary:
+        temporary.write_text(
+            json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+    return TrainResult(
+        output,
+        report_path,
+        data.classes,
+        training,
+        metrics,
+        parity,
+        _notices(data, plan, head, training),
+    )
+
+
+def _card(data: Features, path: Path) -> Card:
+    """Card of the backbone that made the embeddings, after its fingerprint was checked."""
+    header = data.header
+    try:
+        card = Card.from_dict(json.loads(header.backbone), f"The card in {str(path)!r}")
+    except (CardError, json.JSONDecodeError) as exc:
+        raise FeatureFileError(f"{str(path)!r} is damaged: {exc}") from exc
+    expected = card.fingerprint(precision=header.precision, decoder=header.decoder)
+    if expected != header.fingerprint or data.vectors.shape[1] != card.output.dim:
+        raise FeatureFileError(
+            f"{str(path)!r} is damaged: its fingerprint {header.fingerprint[:12]}... and its"
+            f" embeddings of {data.vectors.shape[1]} numbers do not fit its backbone"
+            f" {card.name!r} ({expected[:12]}..., {card.output.dim}).",
+            hint="Embed the images again.",
+        )
+    return card
+
+
+def _training(data: Features, plan: Plan, head: Head, seed: int) -> dict[str, Any]:
+    counts = np.bincount(data.labels[plan.fit], minlength=len(data.classes)).tolist()
+    return {
+        "method": "linear probe: multinomial logistic regression on frozen embeddings",
+        "features_created_at": data.header.created_at,
+        "count": int(plan.fit.size),
+        "count_by_class": dict(zip(data.classes, counts, strict=True)),
+        "judged_on": plan.judged_on,
+        "chosen_on": plan.chosen_on,
+        "seed": seed,
+        "scaling": head.scaling,
+        "C": head.c,
+        "converged": head.converged,
+        "trials": [asdict(trial) for trial in head.trials],
+    }
+
+
+def _notices(data: Features, plan: Plan, head: Head, training: dict[str, Any]) -> list[str]:
+    notices = []
+    if plan.unlabelled:
+        notices.append(f"{plan.unlabelled} embeddings have no label and were left out.")
+    loose = int(((data.splits == Split.NONE) & (data.labels >= 0)).sum())
+    if loose and (data.splits != Split.NONE).any():
+        notices.append(f"{loose} labelled embeddings belong to no split; they train the head.")
+    if not head.converged:
+        notices.append(
+            "The solver stopped before it reached its tolerance: the head may not be the best one"
+            f" for C = {training['C']:g}."
+        )
+    judged = np.bincount(data.labels[plan.judge], minlength=len(data.classes))
+    missing = [data.classes[k] for k in np.flatnonzero(judged == 0)]
+    if missing:
+        notices.append(f"No image of {missing} was left to judge the classifier.")
+    return notices
+
+
+def _check_parity(content: bytes, card: Card, head: Head) -> float:
+    """Compare the joined file with the backbone alone and with scikit-learn.
+
+    The file is run on four images of noise; its embeddings must be those of the backbone that
+    made the stored ones, its probabilities those that scikit-learn gives for them.
+
+    Returns
+    -------
+    float
+        Largest difference of a probability.
+    """
+    noise = np.random.default_rng(0).integers(0, 256, (4, *card.image_size, 3), np.uint8)
+    ours = OrtNetwork(content, "cpu").run(noise)
+    alone = OrtNetwork(prepared_file(card), "cpu").run(noise)
+    if not np.allclose(ours["embeddings"], alone["embeddings"], rtol=1e-5, atol=1e-5):
+        raise ExportError(
+            "The classifier's embeddings are not those of the backbone alone; it was not written."
+        )
+    expected = head.probabilities(ours["embeddings"])
+    difference = float(np.abs(ours["probabilities"] - expected).max())
+    if not difference <= PARITY:
+        raise ExportError(
+            f"The classifier's probabilities differ from scikit-learn's by {difference:.2g}"
+            f" (at most {PARITY:g} is accepted); it was not written."
+        )
+    return difference

@@ -1,0 +1,95 @@
+"""verify: proves that the backbone inside a classifier is the pretrained one, bit by bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tlpipe.catalogue import Card, all_cards
+from tlpipe.errors import CardError, ClassifierError
+from tlpipe.graph.digest import backbone_nodes, tensor_digests, weights_digest
+from tlpipe.graph.io import load_model, metadata
+from tlpipe.stages.classifier import read_metadata
+from tlpipe.stages.weights import feature_network, full_network
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """What the comparison of a classifier with its pretrained file found.
+
+    Attributes
+    ----------
+    backbone : str
+        Name of the card.
+    digest : str
+        SHA-256 over the backbone's tensors in the classifier.
+    identical, changed, foreign : list of str
+        Tensors of the classifier that are bit-identical in the pretrained file, that differ from
+        it, and that it does not have.
+    dropped : list of str
+        Tensors of the pretrained file that the classifier does not need: its own last layer.
+    same_graph : bool
+        Whether the operators between image and embedding are the same, in the same order.
+    same_digest : bool
+        Whether the digest is the one in the classifier's metadata.
+    """
+
+    backbone: str
+    digest: str
+    identical: list[str]
+    changed: list[str]
+    foreign: list[str]
+    dropped: list[str]
+    same_graph: bool
+    same_digest: bool
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the backbone is the pretrained one, untouched."""
+        return (
+            not self.changed
+            and not self.foreign
+            and bool(self.identical)
+            and self.same_graph
+            and self.same_digest
+        )
+
+
+def verify(classifier: str | Path) -> VerifyResult:
+    """Compare the backbone in a classifier with the pretrained file its card names.
+
+    The pretrained file is checked against the SHA-256 of the card that comes with tlpipe, or of
+    the card inside the classifier where the catalogue has none of that name.
+
+    Raises
+    ------
+    ClassifierError
+        The file is missing or is no classifier of tlpipe.
+    BackboneError
+        The file cannot be read as ONNX.
+    WeightsError
+        The pretrained file cannot be had.
+    """
+    path = Path(classifier)
+    if not path.is_file():
+        raise ClassifierError(f"The classifier {str(path)!r} does not exist.")
+    model = load_model(path)
+    info = read_metadata(metadata(model), repr(str(path)))
+    try:
+        card = Card.from_dict(info.backbone, f"The card in {str(path)!r}")
+    except CardError as exc:
+        raise ClassifierError(f"{str(path)!r} is damaged: {exc}") from exc
+    card = all_cards().get(card.name, card)
+    ours, theirs = tensor_digests(model), tensor_digests(full_network(card))
+    reference = backbone_nodes(feature_network(card))
+    digest = weights_digest(model)
+    return VerifyResult(
+        backbone=card.name,
+        digest=digest,
+        identical=sorted(name for name, value in ours.items() if theirs.get(name) == value),
+        changed=sorted(n for n, value in ours.items() if theirs.get(n, value) != value),
+        foreign=sorted(ours.keys() - theirs.keys()),
+        dropped=sorted(theirs.keys() - ours.keys()),
+        same_graph=backbone_nodes(model)[: len(reference)] == reference,
+        same_digest=digest == info.backbone_digest,
+    )
