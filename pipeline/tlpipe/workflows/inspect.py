@@ -171,4 +171,5 @@ def _report(path: Path) -> Inspection:
         raise UnknownFileError(f"{str(path)!r} is no JSON text: {exc}.") from exc
     if not isinstance(report, dict) or report.get("format") != "tlpipe-metrics":
         raise UnknownFileError(f"{str(path)!r} is no report of tlpipe's.")
-    return Inspection("report of a classifier", report)
+    facts = {k: v for k, v in report.items() if k not in ("format", "format_version")}
+    return Inspection("report of a classifier", facts)
