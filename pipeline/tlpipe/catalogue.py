@@ -1,7 +1,7 @@
 """The catalogue of backbones: reads, checks and fingerprints their cards.
 
 Owns the card's schema (``models/README.md`` explains it to people). Takes a name or a path, gives a
-``Card``. Imports ``errors`` and ``types`` only.
+``Card``. Imports ``errors``, ``records`` and ``types``.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, Literal
 
 from tlpipe.errors import CardError, UnknownBackboneError
+from tlpipe.records import RecordError, build
 from tlpipe.types import Preprocess
-
-T = TypeVar("T")
 
 SCHEMA = 1
 """Version of the card's schema. Raise it when a field is added, dropped or changes its meaning;
@@ -178,48 +177,13 @@ class Card:
                 f"{where} states schema = {schema!r}; this tlpipe reads schema {SCHEMA}.",
                 hint="A card from a newer tlpipe needs a newer tlpipe.",
             )
-        card = _build(cls, {k: v for k, v in table.items() if k != "schema"}, where)
+        try:
+            card = build(cls, {k: v for k, v in table.items() if k != "schema"}, where)
+        except RecordError as exc:
+            hint = "Every field is required; models/README.md explains each."
+            raise CardError(str(exc), hint=hint) from exc
         _check(card, where)
         return card
-
-
-def _build(kind: type[T], table: object, where: str) -> T:
-    """Make the dataclass `kind` of a table that has exactly its fields, with their types."""
-    if not isinstance(table, Mapping):
-        raise CardError(f"{where} is {table!r}, not a table.")
-    hints = get_type_hints(kind)
-    missing = [name for name in hints if name not in table]
-    unknown = [name for name in table if name not in hints]
-    if missing or unknown:
-        parts = [f"lacks {missing}"] if missing else []
-        parts += [f"has the unknown fields {unknown}"] if unknown else []
-        raise CardError(
-            f"{where} {' and '.join(parts)}.",
-            hint="Every field is required; models/README.md explains each.",
-        )
-    values = {name: _value(hint, table[name], f"{where}, {name!r}") for name, hint in hints.items()}
-    return kind(**values)
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    """`value`, checked against the type of its field."""
-    arguments = get_args(hint)
-    if isinstance(hint, type) and hasattr(hint, "__dataclass_fields__"):
-        return _build(hint, value, where)
-    if arguments and all(isinstance(choice, str) for choice in arguments):  # a Literal
-        if value not in arguments:
-            raise CardError(f"{where} is {value!r}; it must be one of {list(arguments)}.")
-        return value
-    if arguments and isinstance(value, (list, tuple)):  # a tuple of numbers
-        if arguments[-1] is not Ellipsis and len(value) != len(arguments):
-            raise CardError(f"{where} is {value!r}; it must have {len(arguments)} numbers.")
-        return tuple(_value(arguments[0], item, where) for item in value)
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint:
-        expected = "list" if arguments else hint.__name__
-        raise CardError(f"{where} is {value!r}; it must be of type {expected}.")
-    return value
 
 
 def _check(card: Card, where: str) -> None:

@@ -165,4 +165,4 @@ def _view(tensor: _Tensor, elements: dict[str, NDArray[Any]]) -> NDArray[Any]:
     if math.prod(tensor.shape) == 0 or last >= flat.size or math.prod(tensor.shape) > flat.size:
         raise ValueError("a tensor reaches beyond its storage")
     strides = [stride * flat.itemsize for stride in tensor.strides]
-    return np.ascontiguousarray(np.lib.stride_tricks.as_strided(flat, tensor.shape, strides))
+    return np.array(np.lib.stride_tricks.as_strided(flat, tensor.shape, strides), order="C")

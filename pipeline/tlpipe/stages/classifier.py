@@ -1,18 +1,19 @@
 """Classifier: what a ``classifier.onnx`` says of itself, in its metadata properties.
 
 Takes and gives a flat mapping of str to str, the only form of metadata that ONNX has; values that
-are more than text are JSON. ``docs/classifier-file.md`` specifies them. Imports ``errors`` and
-``types`` only: reading a classifier needs neither ``onnx`` nor the catalogue.
+are more than text are JSON. ``docs/classifier-file.md`` specifies them. Imports ``errors``,
+``records`` and ``types`` only: reading a classifier needs neither ``onnx`` nor the catalogue.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, get_type_hints
 
 from tlpipe.errors import ClassifierError
+from tlpipe.records import RecordError, build
 from tlpipe.types import Preprocess
 
 FORMAT = "tlpipe-classifier"
@@ -20,8 +21,7 @@ FORMAT_VERSION = 1
 """Raise it when a reader of the older version would misread a file; keep reading the older ones,
 and add a file of each older version to the tests."""
 
-_JSON = ("classes", "image_size", "preprocess", "backbone", "training", "metrics")
-_TEXT = ("tlpipe_version", "created_at", "fingerprint", "precision", "decoder", "backbone_digest")
+_MARKS = ("format", "format_version")
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class ClassifierInfo:
 
     Attributes
     ----------
-    classes : list of K str
+    classes : tuple of K str
         In the order of the outputs.
-    image_size : list of 2 int
+    image_size : tuple of 2 int
         Height and width in pixels.
-    preprocess : dict
-        A ``Preprocess`` as plain values: the geometry before the graph, the arithmetic in it.
+    preprocess : Preprocess
+        The geometry before the graph, the arithmetic in it.
     backbone : dict
         The backbone's card.
     training : dict
@@ -49,9 +49,9 @@ class ClassifierInfo:
         SHA-256 over the backbone's tensors.
     """
 
-    classes: list[str]
-    image_size: list[int]
-    preprocess: dict[str, Any]
+    classes: tuple[str, ...]
+    image_size: tuple[int, int]
+    preprocess: Preprocess
     backbone: dict[str, Any]
     training: dict[str, Any]
     metrics: dict[str, Any]
@@ -65,14 +65,10 @@ class ClassifierInfo:
     def to_metadata(self) -> dict[str, str]:
         """Flat text, for the file."""
         flat = {"format": FORMAT, "format_version": str(FORMAT_VERSION)}
-        for name in _JSON:
-            flat[name] = json.dumps(getattr(self, name), ensure_ascii=False, sort_keys=True)
-        return flat | {name: getattr(self, name) for name in _TEXT}
-
-    def transform(self) -> Preprocess:
-        """The preprocessing."""
-        plain = dict(self.preprocess)
-        return Preprocess(**plain | {"mean": tuple(plain["mean"]), "std": tuple(plain["std"])})
+        for name, value in asdict(self).items():
+            text = isinstance(value, str)
+            flat[name] = value if text else json.dumps(value, ensure_ascii=False, sort_keys=True)
+        return flat
 
 
 def read_metadata(flat: Mapping[str, str], where: str) -> ClassifierInfo:
@@ -102,9 +98,15 @@ def read_metadata(flat: Mapping[str, str], where: str) -> ClassifierInfo:
                 f"{where} has format version {version}; this tlpipe reads up to {FORMAT_VERSION}.",
                 hint="Update tlpipe.",
             )
-        values: dict[str, Any] = {name: json.loads(flat[name]) for name in _JSON}
-        values |= {name: flat[name] for name in _TEXT}
-        return ClassifierInfo(**values)
+        hints = get_type_hints(ClassifierInfo)
+        table = {
+            name: text if hints.get(name) is str else json.loads(text)
+            for name, text in flat.items()
+            if name not in _MARKS
+        }
+        return build(ClassifierInfo, table, f"The metadata of {where}")
+    except RecordError as exc:
+        raise ClassifierError(f"{exc} The file is damaged.") from exc
     except (KeyError, ValueError) as exc:
         if isinstance(exc, ClassifierError):
             raise

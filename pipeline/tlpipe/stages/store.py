@@ -39,7 +39,16 @@ disk's speed; embeddings hardly compress."""
 
 STAT_DTYPE = np.dtype([("size_bytes", "<i8"), ("mtime_ns", "<i8")])
 
-_REQUIRED = ("embeddings", "keys", "content_sha256", "stat", "labels", "classes", "splits")
+# Kind of each dataset's type (as NumPy has it), and number of its axes.
+_SHAPES = {
+    "embeddings": ("f", 2),
+    "keys": ("O", 1),
+    "content_sha256": ("u", 2),
+    "stat": ("V", 1),
+    "labels": ("i", 1),
+    "classes": ("O", 1),
+    "splits": ("i", 1),
+}
 _TEXT = h5py.string_dtype("utf-8")
 
 
@@ -247,12 +256,6 @@ def read_features(path: Path) -> Features:
         The file is missing, is no feature file, is of a newer version, or is damaged.
     """
     with _open(path) as file:
-        count = file["keys"].shape[0]
-        wrong = [name for name in _REQUIRED if name != "classes" and file[name].shape[0] != count]
-        if wrong:
-            raise FeatureFileError(
-                f"{str(path)!r} is damaged: {wrong} have another number of rows than its keys."
-            )
         return Features(
             header=_header(file),
             vectors=file["embeddings"][:].astype(np.float32, copy=False),
@@ -328,16 +331,41 @@ def _check_format(file: h5py.File, path: Path) -> None:
             f"{str(path)!r} is an HDF5 file, but no feature file of tlpipe.",
             hint="A feature file is what 'tlpipe embed' writes.",
         )
-    version = int(file.attrs["format_version"])
+    version = file.attrs.get("format_version")
+    if not isinstance(version, (int, np.integer)):
+        raise FeatureFileError(f"{str(path)!r} is damaged: it states no format version.")
     if version > FORMAT_VERSION:
         raise FeatureFileError(
             f"{str(path)!r} has format version {version}; this tlpipe reads up to"
             f" {FORMAT_VERSION}.",
             hint="Update tlpipe.",
         )
-    missing = [name for name in _REQUIRED if name not in file]
+    damage = _damage(file)
+    if damage:
+        raise FeatureFileError(
+            f"{str(path)!r} is damaged: {damage}.", hint="Embed the images again."
+        )
+
+
+def _damage(file: h5py.File) -> str:
+    """What is wrong with a feature file's structure; empty where nothing is."""
+    for name in FeatureHeader.__dataclass_fields__:
+        if not isinstance(file.attrs.get(name), str):
+            return f"it lacks the attribute {name!r}"
+    missing = [name for name in _SHAPES if not isinstance(file.get(name), h5py.Dataset)]
     if missing:
-        raise FeatureFileError(f"{str(path)!r} is damaged: it lacks {missing}.")
+        return f"it lacks {missing}"
+    count = file["keys"].shape[0]
+    for name, (kinds, axes) in _SHAPES.items():
+        dataset = file[name]
+        if dataset.dtype.kind not in kinds or dataset.ndim != axes:
+            return f"{name!r} has the type {dataset.dtype} and the shape {dataset.shape}"
+        if name != "classes" and dataset.shape[0] != count:
+            return f"{name!r} has {dataset.shape[0]} rows and 'keys' has {count}"
+    labels = file["labels"][:]
+    if labels.size and not -1 <= labels.min() <= labels.max() < file["classes"].shape[0]:
+        return "its labels point beyond its classes"
+    return ""
 
 
 def _header(file: h5py.File) -> FeatureHeader:

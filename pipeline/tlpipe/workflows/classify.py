@@ -72,8 +72,7 @@ class Classifier:
         stage: str,
     ) -> Iterator[Outcome]:
         """Outcomes of all items, in order, each with "probabilities" (K,) or a reject."""
-        size = (self.info.image_size[0], self.info.image_size[1])
-        load = loader(size, self.info.transform())
+        load = loader(self.info.image_size, self.info.preprocess)
         return run_over(items, total, self.network, load, options, progress, stage)
 
 

@@ -89,7 +89,7 @@ def evaluate(
     options = options or RunOptions()
     opened = open_classifier(classifier, options.device)
     source = as_source(source)
-    classes = opened.info.classes
+    classes = list(opened.info.classes)
     chosen = _choose(source, split)
     unknown = sorted(
         {name for s, name in source.survey.labels if name is not None and s in chosen}

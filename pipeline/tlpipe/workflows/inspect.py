@@ -109,12 +109,12 @@ def _onnx(path: Path) -> Inspection:
     return Inspection(
         "classifier",
         {
-            "classes": info.classes,
+            "classes": list(info.classes),
             "backbone": info.backbone["name"],
             "fingerprint": info.fingerprint,
             **facts,
-            "image_size": info.image_size,
-            "preprocess": info.preprocess,
+            "image_size": list(info.image_size),
+            "preprocess": info.preprocess.to_dict(),
             "training": {k: v for k, v in info.training.items() if k != "trials"},
             "metrics": {
                 k: v for k, v in info.metrics.items() if k not in ("per_class", "confusion")

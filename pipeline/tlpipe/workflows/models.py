@@ -71,9 +71,9 @@ def export_backbone(
             hint="Give one name per line, in the order of the network's outputs.",
         )
     info = ClassifierInfo(
-        classes=names,
-        image_size=list(card.image_size),
-        preprocess=card.preprocess.to_dict(),
+        classes=tuple(names),
+        image_size=card.image_size,
+        preprocess=card.preprocess,
         backbone=json.loads(card.to_json()),
         training={"method": "the network's own last layer, as published"},
         metrics={},

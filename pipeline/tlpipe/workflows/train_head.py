@@ -125,9 +125,9 @@ def train_head(
     training = _training(data, plan, head, seed)
     network = feature_network(card)
     info = ClassifierInfo(
-        classes=data.classes,
-        image_size=list(card.image_size),
-        preprocess=card.preprocess.to_dict(),
+        classes=tuple(data.classes),
+        image_size=card.image_size,
+        preprocess=card.preprocess,
         backbone=json.loads(data.header.backbone),
         training=training,
         metrics=metrics.to_dict(),

@@ -1,0 +1,143 @@
+"""The head against scikit-learn used plainly, and the metrics against scikit-learn's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as reference
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from tlpipe.stages import head as module
+from tlpipe.stages.head import Head, train
+from tlpipe.stages.metrics import measure
+
+
+def blobs(classes: int, count: int, dim: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(classes, dim))
+    labels = np.arange(count) % classes
+    scales = np.geomspace(0.1, 10, dim)  # so that standardising matters
+    vectors = (centres[labels] + rng.normal(size=(count, dim))) * scales
+    return vectors.astype(np.float32), labels.astype(np.int32)
+
+
+def folds(count: int, k: int = 3) -> list[tuple[np.ndarray, np.ndarray]]:
+    rows = np.arange(count)
+    return [(rows[rows // 4 % k != f], rows[rows // 4 % k == f]) for f in range(k)]
+
+
+def trained(classes: int, count: int = 240) -> tuple[Head, np.ndarray, np.ndarray]:
+    vectors, labels = blobs(classes, count)
+    return train(vectors, labels, np.arange(count), folds(count)), vectors, labels
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    e = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_folded_weights_give_scikit_learns_probabilities(classes: int) -> None:
+    head, vectors, _ = trained(classes)
+    assert head.weights.shape == (6, classes)
+    assert head.bias.shape == (classes,)
+    logits = vectors.astype(np.float64) @ head.weights + head.bias
+    np.testing.assert_allclose(softmax(logits), head.probabilities(vectors), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_the_chosen_setting_is_trained_as_scikit_learn_would(classes: int) -> None:
+    head, vectors, labels = trained(classes)
+    model = LogisticRegression(C=head.c, max_iter=2000)
+    pipeline = make_pipeline(StandardScaler(), model) if head.scaling == "standardised" else model
+    pipeline.fit(vectors.astype(np.float64), labels)
+    np.testing.assert_allclose(
+        head.probabilities(vectors), pipeline.predict_proba(vectors), rtol=0, atol=1e-4
+    )
+    assert head.converged
+
+
+def test_the_least_log_loss_is_chosen_and_bracketed() -> None:
+    head, _, _ = trained(3)
+    best = min(head.trials, key=lambda trial: trial.log_loss)
+    assert (head.scaling, head.c) == (best.scaling, best.c)
+    for scaling in ("raw", "standardised"):
+        tried = sorted((t.c, t.log_loss) for t in head.trials if t.scaling == scaling)
+        losses = [loss for _, loss in tried]
+        least = losses.index(min(losses))
+        assert 0 < least < len(losses) - 1, f"the best C of {scaling} lies on an edge"
+
+
+def test_trials_are_scored_on_rows_that_did_not_train_them() -> None:
+    vectors, labels = blobs(3, 240)
+    rows = folds(240)
+    head = train(vectors, labels, np.arange(240), rows)
+    trial = next(t for t in head.trials if t.scaling == "raw")
+    losses = []
+    for fit, held in rows:
+        model = LogisticRegression(C=trial.c, max_iter=2000).fit(vectors[fit], labels[fit])
+        p = model.predict_proba(vectors[held])[np.arange(held.size), labels[held]]
+        losses += list(-np.log(p))
+    assert trial.log_loss == pytest.approx(np.mean(losses), rel=1e-3)
+
+
+def test_the_same_data_give_the_same_weights() -> None:
+    first, second = trained(3)[0], trained(3)[0]
+    np.testing.assert_array_equal(first.weights, second.weights)
+
+
+def test_a_solver_that_stops_early_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_ITERATIONS", 1)
+    assert not trained(3)[0].converged
+
+
+def test_dimensions_that_never_vary_do_no_harm() -> None:
+    vectors, labels = blobs(3, 120)
+    vectors[:, 2] = 5.0
+    vectors[:, 4] = 0.0
+    head = train(vectors, labels, np.arange(120), folds(120))
+    assert np.isfinite(head.weights).all()
+    assert np.isfinite(head.probabilities(vectors)).all()
+
+
+def test_progress_counts_the_trials() -> None:
+    counts: list[int] = []
+    vectors, labels = blobs(2, 60)
+    head = train(vectors, labels, np.arange(60), folds(60), counts.append)
+    assert counts == list(range(1, len(head.trials) + 1))
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 50), classes=st.integers(2, 6))
+def test_metrics_are_scikit_learns(seed: int, count: int, classes: int) -> None:
+    rng = np.random.default_rng(seed)
+    probabilities = softmax(rng.normal(size=(count, classes)) * 2)
+    labels = rng.integers(0, classes, count).astype(np.int32)
+    names = [f"c{k}" for k in range(classes)]
+    found = measure(probabilities, labels, names)
+    predicted = probabilities.argmax(axis=1)
+    known = np.arange(classes)
+    rows = reference.precision_recall_fscore_support(
+        labels, predicted, labels=known, zero_division=0
+    )
+    for k, row in enumerate(found.per_class):
+        expected = [column[k] for column in rows]
+        assert [row.precision, row.recall, row.f1, row.support] == pytest.approx(expected)
+    assert found.accuracy == pytest.approx(reference.accuracy_score(labels, predicted))
+    assert found.log_loss == pytest.approx(reference.log_loss(labels, probabilities, labels=known))
+    present = np.unique(labels)
+    assert found.macro_f1 == pytest.approx(
+        reference.f1_score(labels, predicted, labels=present, average="macro", zero_division=0)
+    )
+    expected = reference.confusion_matrix(labels, predicted, labels=known).tolist()
+    assert found.confusion == expected
+    assert found.count == count
+
+
+def test_a_probability_of_nought_does_not_make_the_log_loss_infinite() -> None:
+    found = measure(np.array([[0.0, 1.0]]), np.array([0], np.int32), ["a", "b"])
+    assert 80 < found.log_loss < 100

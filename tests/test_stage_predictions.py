@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tlpipe.errors import ClassifierError, OptionError
+from tlpipe.stages.classifier import ClassifierInfo, read_metadata
+from tlpipe.stages.predictions import check_format, write_predictions
+from tlpipe.types import Content, FileStat, Item, Outcome, Preprocess, Reason, Reject, Stage
+
+CLASSES = ["cat", 'do"g,', "ü"]
+
+
+def good(key: str, *probabilities: float) -> Outcome:
+    values = {"probabilities": np.array(probabilities, np.float32)}
+    return Outcome(Item(key, Path(key)), Content(b"", FileStat()), values)
+
+
+OUTCOMES = [
+    good("a.png", 0.1, 0.7, 0.2),
+    Outcome(Item("b,\n.png", Path("b")), reject=Reject(Stage.DECODE, Reason.TRUNCATED, "It ends.")),
+    good("c.png", 0.25, 0.25, 0.5),
+]
+
+
+def test_csv(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    summary = write_predictions(path, CLASSES, 2, OUTCOMES)
+    with path.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.reader(stream))
+    assert rows == [
+        ["key", "status", "class", "probability", "class_2", "probability_2", "reason", "detail"],
+        ["a.png", "ok", 'do"g,', "0.700000", "ü", "0.200000", "", ""],
+        ["b,\n.png", "rejected", "", "", "", "", "truncated", "It ends."],
+        ["c.png", "ok", "ü", "0.500000", "cat", "0.250000", "", ""],
+    ]
+    assert summary.classes == {'do"g,': 1, "ü": 1}
+    assert summary.rejects == {"truncated": 1}
+
+
+def test_jsonl(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    write_predictions(path, CLASSES, 2, OUTCOMES)
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert rows == [
+        {
+            "key": "a.png",
+            "status": "ok",
+            "class": 'do"g,',
+            "probability": 0.7,
+            "top": [{"class": 'do"g,', "probability": 0.7}, {"class": "ü", "probability": 0.2}],
+        },
+        {
+            "key": "b,\n.png",
+            "status": "rejected",
+            "reason": "truncated",
+            "detail": "It ends.",
+        },
+        {
+            "key": "c.png",
+            "status": "ok",
+            "class": "ü",
+            "probability": 0.5,
+            "top": [{"class": "ü", "probability": 0.5}, {"class": "cat", "probability": 0.25}],
+        },
+    ]
+
+
+def test_one_class_per_row_needs_no_list(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    write_predictions(path, CLASSES, 1, OUTCOMES[:1])
+    assert "top" not in json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_failure_leaves_nothing(tmp_path: Path, leftovers: Callable[[], list[str]]) -> None:
+    def failing():
+        yield OUTCOMES[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_predictions(tmp_path / "p.csv", CLASSES, 1, failing())
+    assert not (tmp_path / "p.csv").exists()
+    assert leftovers() == []
+
+
+def test_other_formats_are_refused() -> None:
+    with pytest.raises(OptionError, match=r"extension '.xlsx'. Use one of \['.csv', '.jsonl'\]"):
+        check_format(Path("p.xlsx"))
+
+
+INFO = ClassifierInfo(
+    classes=tuple(CLASSES),
+    image_size=(4, 5),
+    preprocess=Preprocess(
+        colour="rgb",
+        resize="exact",
+        size=0,
+        interpolation="box",
+        antialias=True,
+        crop="none",
+        crop_fraction=0.0,
+        scale=1.0,
+        mean=(1.0, 2.0, 3.0),
+        std=(1.0, 1.0, 1.0),
+    ),
+    backbone={"name": "x.y"},
+    training={"C": 1.0},
+    metrics={},
+    tlpipe_version="1",
+    created_at="now",
+    fingerprint="f",
+    precision="fp32",
+    decoder="d",
+    backbone_digest="e",
+)
+
+
+def test_metadata_survive_the_file() -> None:
+    flat = INFO.to_metadata()
+    assert all(isinstance(value, str) for value in flat.values())
+    assert read_metadata(flat, "it") == INFO
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "other"}, "it is an ONNX file, but no classifier of tlpipe"),
+        ({"format_version": "2"}, "has format version 2; this tlpipe reads up to 1"),
+        ({"format_version": "x"}, "The metadata of it are damaged"),
+        ({"classes": "{"}, "The metadata of it are damaged"),
+        (
+            {"fingerprint": None},
+            r"The metadata of it lacks \['fingerprint'\]. The file is damaged.",
+        ),
+        ({"classes": "3"}, "'classes' is 3"),
+        ({"image_size": "[1]"}, r"'image_size' is \[1\]"),
+        ({"preprocess": "{}"}, "'preprocess' lacks"),
+    ],
+)
+def test_wrong_metadata_are_refused(changes: dict[str, str | None], message: str) -> None:
+    flat = {k: v for k, v in (INFO.to_metadata() | changes).items() if v is not None}
+    with pytest.raises(ClassifierError, match=message):
+        read_metadata(flat, "it")

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from conftest import write_classes
+from tlpipe.errors import SourceError
+from tlpipe.stages.decode import formats
+from tlpipe.stages.source import IMAGE_EXTENSIONS, open_source
+from tlpipe.types import Item, Split
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+def listed(path: Path) -> list[tuple[str, str | None, Split]]:
+    return [(item.key, item.label, item.split) for item in open_source(path).items()]
+
+
+def test_extensions_are_those_of_the_formats_that_are_read() -> None:
+    Image.init()
+    readable = set(formats())
+    known = {ext for ext, name in Image.registered_extensions().items() if name in readable}
+    assert known - IMAGE_EXTENSIONS == set()
+    # Pillow opens .mpo as JPEG; it registers formats by what it was built with.
+    assert IMAGE_EXTENSIONS - known <= {".mpo", ".avif", ".avifs", ".j2c", ".j2k"}
+
+
+def test_a_folder_per_class(tmp_path: Path) -> None:
+    touch(tmp_path, "dog/b.jpg", "cat/a.JPG", "cat/deep/er/c.png")
+    source = open_source(tmp_path)
+    assert listed(tmp_path) == [
+        ("cat/a.JPG", "cat", Split.NONE),
+        ("cat/deep/er/c.png", "cat", Split.NONE),
+        ("dog/b.jpg", "dog", Split.NONE),
+    ]
+    assert source.survey.layout == "a folder per class"
+    assert source.survey.classes == ["cat", "dog"]
+    assert source.survey.count == 3
+
+
+@pytest.mark.parametrize("validation", ["validation", "val", "Valid"])
+def test_split_folders(tmp_path: Path, validation: str) -> None:
+    touch(tmp_path, "train/x/1.png", f"{validation}/x/2.png", "test/y/3.png")
+    splits = {key.split("/")[-1]: (label, split) for key, label, split in listed(tmp_path)}
+    assert splits == {
+        "1.png": ("x", Split.TRAIN),
+        "2.png": ("x", Split.VALIDATION),
+        "3.png": ("y", Split.TEST),
+    }
+    survey = open_source(tmp_path).survey
+    assert survey.by_split() == {Split.TRAIN: 1, Split.VALIDATION: 1, Split.TEST: 1}
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    touch(tmp_path, "train/1.png", "bus/2.png")
+    assert [label for _, label, _ in listed(tmp_path)] == ["bus", "train"]
+
+
+def test_splits_beside_other_folders_are_ambiguous(tmp_path: Path) -> None:
+    touch(tmp_path, "train/x/1.png", "test/x/2.png", "more/3.png")
+    with pytest.raises(SourceError, match=r"holds the splits \['test', 'train'\] and beside them"):
+        open_source(tmp_path)
+
+
+def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
+    touch(tmp_path, "b.png", "a.png")
+    assert listed(tmp_path) == [("a.png", None, Split.NONE), ("b.png", None, Split.NONE)]
+    assert open_source(tmp_path).survey.layout == "a flat folder without labels"
+
+
+def test_what_is_no_image_is_skipped_and_said(tmp_path: Path) -> None:
+    touch(tmp_path, "c/1.png", "c/notes.txt", "c/README", "c/.hidden.png", ".git/x.png")
+    touch(tmp_path, "loose.png")
+    (tmp_path / "empty").mkdir()
+    survey = open_source(tmp_path).survey
+    assert dict(survey.skipped) == {
+        "not an image (.txt)": 1,
+        "not an image (no extension)": 1,
+        "hidden": 2,
+    }
+    assert survey.notices == [
+        "1 images lie outside any class folder: they have no label.",
+        "Folders without any image: 'empty'.",
+    ]
+
+
+def test_symbolic_links_are_followed_and_loops_cut(tmp_path: Path) -> None:
+    outside = touch(tmp_path / "outside", "o.png")
+    root = touch(tmp_path / "root", "c/1.png")
+    (root / "linked").symlink_to(outside, target_is_directory=True)
+    (root / "c" / "file.png").symlink_to(outside / "o.png")
+    (root / "c" / "up").symlink_to(root, target_is_directory=True)
+    (root / "c" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (root / "c" / "self.png").symlink_to(root / "c" / "self.png")
+    keys = [key for key, _, _ in listed(root)]
+    assert keys == ["c/1.png", "c/file.png", "c/gone.png", "c/self.png", "linked/o.png"]
+    assert dict(open_source(root).survey.skipped) == {"symbolic link to a folder it lies in": 1}
+
+
+def test_odd_names_are_kept(tmp_path: Path) -> None:
+    names = ["a b.png", "ü.png", "日本.png", "new\nline.png", '"q",;.png', "😀.png"]
+    touch(tmp_path, *names)
+    assert [key for key, _, _ in listed(tmp_path)] == sorted(names)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_name_that_is_no_utf8_is_listed_in_escapes(tmp_path: Path) -> None:
+    raw = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    with open(raw, "wb"):
+        pass
+    (item,) = open_source(tmp_path).items()
+    assert item.key == "caf\\xe9.png"
+    assert item.path.exists()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@given(st.lists(st.text("ab.-Z é", min_size=1, max_size=4), min_size=1, max_size=8, unique=True))
+def test_the_order_is_that_of_the_path_components(
+    tmp_path_factory: pytest.TempPathFactory, folders: list[str]
+) -> None:
+    root = tmp_path_factory.mktemp("order")
+    kept = [name for name in folders if not name.startswith(".") and name.strip(" .")]
+    for name in kept:
+        touch(root, f"{name}/x.png", f"{name}.png")
+    if not kept:
+        return
+    keys = [item.key for item in open_source(root).items()]
+    assert keys == sorted(keys, key=lambda key: key.split("/"))
+    assert len(keys) == 2 * len(kept)
+
+
+def test_a_source_can_be_listed_again_and_never_by_itself_differs(tmp_path: Path) -> None:
+    write_classes(tmp_path, 3)
+    source = open_source(tmp_path)
+    assert list(source.items()) == list(source.items())
+
+
+def test_one_image(tmp_path: Path) -> None:
+    touch(tmp_path, "x.jpg")
+    (item,) = open_source(tmp_path / "x.jpg").items()
+    assert item == Item("x.jpg", tmp_path / "x.jpg")
+
+
+@pytest.mark.parametrize("name", ["nothing", "nothing.csv"])
+def test_a_missing_source(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SourceError, match="does not exist"):
+        open_source(tmp_path / name)
+
+
+def test_a_source_without_images(tmp_path: Path) -> None:
+    touch(tmp_path, "a.txt")
+    with pytest.raises(SourceError) as caught:
+        open_source(tmp_path)
+    assert str(caught.value) == (
+        f"The source {str(tmp_path)!r} holds no image (skipped: 1 not an image (.txt))."
+        " Images are recognised by their extension: .jpg, .png, .webp, .tif and so on."
+    )
+
+
+def manifest(folder: Path, text: str | bytes, name: str = "m.csv") -> Path:
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_a_manifest_stays_in_its_order(tmp_path: Path) -> None:
+    text = "\ufeffPath,Label,Split,note\r\nz.jpg,dog,train,x\r\n\r\n/abs/a.png,cat,VAL,\r\nq,,,\r\n"
+    path = manifest(tmp_path, text)
+    source = open_source(path)
+    assert list(source.items()) == [
+        Item("z.jpg", tmp_path / "z.jpg", "dog", Split.TRAIN),
+        Item("/abs/a.png", Path("/abs/a.png"), "cat", Split.VALIDATION),
+        Item("q", tmp_path / "q", None, Split.NONE),
+    ]
+    assert source.survey.notices == ["Columns of the manifest that are not used: ['note']."]
+    assert dict(source.survey.skipped) == {"blank line": 1}
+
+
+def test_a_manifest_of_tabs_and_quotes(tmp_path: Path) -> None:
+    path = manifest(tmp_path, 'label\tpath\n"a ""b"""\t"x,y.png"\n', "m.TSV")
+    (item,) = open_source(path).items()
+    assert (item.key, item.label) == ("x,y.png", 'a "b"')
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,label\na,b\n", r"no column 'path' in its first line, but \['file', 'label'\]"),
+        ("", r"no column 'path' in its first line, but \[\]"),
+        ("path,path\na,b\n", "names the columns .* more than once"),
+        ("label,path\nx\n", r"line 2 has only 1 values: \['x'\]"),
+        ("path,label\n,x\n", "line 2 has an empty path"),
+        ("path,split\na,train\nb,holdout\n", "line 3 has the split 'holdout'"),
+        ("path,label\na\0,b\n", "NUL"),
+        (b"path\ncaf\xe9.jpg\n", "cannot be read"),
+        ('path\n"unclosed\n', "cannot be read"),
+        ("path\n", "holds no image"),
+    ],
+)
+def test_a_wrong_manifest_is_refused_before_any_work(
+    tmp_path: Path, text: str | bytes, message: str
+) -> None:
+    with pytest.raises(SourceError, match=message):
+        open_source(manifest(tmp_path, text))

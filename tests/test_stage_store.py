@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tlpipe.errors import FeatureFileError, OutputError
+from tlpipe.stages import store
+from tlpipe.stages.store import (
+    FeatureHeader,
+    inspect_features,
+    is_feature_file,
+    read_features,
+    read_rejects,
+    write_features,
+)
+from tlpipe.types import Content, FileStat, Item, Outcome, Reason, Reject, Split, Stage
+
+HEADER = FeatureHeader(
+    tlpipe_version="1",
+    fingerprint="f" * 64,
+    backbone="{}",
+    provider="CPUExecutionProvider",
+    precision="fp32",
+    decoder="d",
+    source="s",
+    created_at="2026-01-01",
+)
+DIM = 3
+
+
+def good(key: str, label: str | None = None, split: Split = Split.NONE) -> Outcome:
+    digest = hashlib.sha256(key.encode()).digest()
+    vector = np.frombuffer(digest[:DIM], np.uint8).astype(np.float32)
+    item = Item(key, Path(key), label, split)
+    return Outcome(item, Content(digest, FileStat(len(key), 10**18)), {"embeddings": vector})
+
+
+def bad(key: str) -> Outcome:
+    reject = Reject(Stage.DECODE, Reason.EMPTY, f"{key} is empty", FileStat(0, 5))
+    return Outcome(Item(key, Path(key)), reject=reject)
+
+
+NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
+OUTCOMES = st.lists(
+    st.one_of(
+        st.builds(good, NAMES, st.one_of(st.none(), NAMES), st.sampled_from(Split)),
+        st.builds(bad, NAMES),
+    ),
+    max_size=25,
+).filter(lambda outcomes: any(o.reject is None for o in outcomes))
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60
+)
+@given(outcomes=OUTCOMES, chunk=st.integers(1, 7))
+def test_what_is_written_is_read(tmp_path: Path, outcomes: list[Outcome], chunk: int) -> None:
+    path = tmp_path / "f.h5"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "CHUNK_ROWS", chunk)
+        summary = write_features(path, HEADER, DIM, outcomes)
+    rows = [o for o in outcomes if o.reject is None]
+    rejected = [o for o in outcomes if o.reject is not None]
+    found = read_features(path)
+    assert found.header == HEADER
+    assert found.keys == [o.item.key for o in rows]
+    np.testing.assert_array_equal(
+        found.vectors, np.stack([o.values["embeddings"] for o in rows]), strict=True
+    )
+    assert [row.tobytes() for row in found.content_sha256] == [o.content.sha256 for o in rows]
+    names = [found.classes[label] if label >= 0 else None for label in found.labels]
+    assert names == [o.item.label for o in rows]
+    assert found.classes == sorted({o.item.label for o in rows if o.item.label is not None})
+    assert found.splits.tolist() == [o.item.split for o in rows]
+    assert list(read_rejects(path)) == [
+        (o.item.key, "decode", "empty", f"{o.item.key} is empty") for o in rejected
+    ]
+    assert (summary.count, summary.rejects.total()) == (len(rows), len(rejected))
+
+
+def test_the_file_is_the_one_that_is_specified(tmp_path: Path) -> None:
+    path = tmp_path / "f.h5"
+    write_features(path, HEADER, DIM, [good("a", "x", Split.TEST), bad("b"), good("c")])
+    with h5py.File(path) as file:
+        assert dict(file.attrs) == {
+            "format": "tlpipe-features",
+            "format_version": 1,
+            **vars(HEADER),
+        }
+        shapes = {
+            name: (file[name].shape, file[name].dtype.str) for name in file if name != "rejects"
+        }
+        assert shapes == {
+            "classes": ((1,), "|O"),
+            "content_sha256": ((2, 32), "|u1"),
+            "embeddings": ((2, DIM), "<f4"),
+            "keys": ((2,), "|O"),
+            "labels": ((2,), "<i4"),
+            "splits": ((2,), "|i1"),
+            "stat": ((2,), "|V16"),
+        }
+        assert file["stat"].dtype.names == ("size_bytes", "mtime_ns")
+        assert file["stat"][0].tolist() == (1, 10**18)
+        assert file["embeddings"].compression is None
+        assert sorted(file["rejects"]) == ["detail", "key", "reason", "stage", "stat"]
+
+
+def test_inspecting(tmp_path: Path) -> None:
+    path = tmp_path / "f.h5"
+    write_features(path, HEADER, DIM, [good("a", "x", Split.TEST), bad("b"), good("c", "x")])
+    info = inspect_features(path)
+    assert info.shape == (2, DIM)
+    assert info.labels == Counter({(Split.TEST, 0): 1, (Split.NONE, 0): 1})
+    assert info.rejects == Counter({"empty": 1})
+    assert is_feature_file(path)
+    assert not is_feature_file(Path(__file__))
+
+
+def test_a_run_that_fails_leaves_the_old_file(
+    tmp_path: Path, leftovers: Callable[[], list[str]]
+) -> None:
+    path = tmp_path / "f.h5"
+    write_features(path, HEADER, DIM, [good("old")])
+
+    def failing() -> Iterator[Outcome]:
+        yield good("new")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_features(path, HEADER, DIM, failing())
+    assert read_features(path).keys == ["old"]
+    assert leftovers() == []
+
+
+def test_rejects_alone_write_nothing(tmp_path: Path, leftovers: Callable[[], list[str]]) -> None:
+    path = tmp_path / "f.h5"
+    with pytest.raises(FeatureFileError) as caught:
+        write_features(path, HEADER, DIM, [bad("a"), bad("b")])
+    assert str(caught.value) == (
+        "None of the 2 images could be embedded (2 empty); nothing was written."
+    )
+    assert not path.exists()
+    assert leftovers() == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HDF5 itself meets ENOSPC: the temporary file is a link to a device that is always full."""
+    original = h5py.File
+
+    def on_a_full_disk(path: Path, *args: Any, **options: Any) -> Any:
+        path.unlink()
+        path.symlink_to("/dev/full")
+        return original(path, *args, **options)
+
+    monkeypatch.setattr(h5py, "File", on_a_full_disk)
+    target = tmp_path / "f.h5"
+    with pytest.raises(OutputError, match="could not be written"):
+        write_features(target, HEADER, DIM, [good("a")])
+    assert not target.exists()
+
+
+def spoil(path: Path, how: Callable[[h5py.File], None]) -> Path:
+    write_features(path, HEADER, DIM, [good("a", "x"), good("b", "y")])
+    with h5py.File(path, "r+") as file:
+        how(file)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (lambda f: f.attrs.__delitem__("format"), "but no feature file of tlpipe"),
+        (lambda f: f.attrs.__setitem__("format_version", 2), "has format version 2; this tlpipe"),
+        (lambda f: f.__delitem__("labels"), r"is damaged: it lacks \['labels'\]"),
+        (lambda f: f["splits"].resize(1, axis=0), "'splits' has 1 rows and 'keys' has 2"),
+        (lambda f: f["labels"].__setitem__(0, 7), "its labels point beyond its classes"),
+        (lambda f: f.attrs.__delitem__("fingerprint"), "lacks the attribute 'fingerprint'"),
+        (lambda f: f.attrs.__delitem__("format_version"), "states no format version"),
+        (
+            lambda f: f.move("keys", "embeddings2") or f.copy("labels", "keys"),
+            "'keys' has the type",
+        ),
+    ],
+)
+def test_files_that_cannot_be_used_are_refused(
+    tmp_path: Path, how: Callable[[h5py.File], None], message: str
+) -> None:
+    path = spoil(tmp_path / "f.h5", how)
+    with pytest.raises(FeatureFileError, match=message):
+        read_features(path)
+
+
+def test_what_is_no_hdf5_file(tmp_path: Path) -> None:
+    path = tmp_path / "f.h5"
+    with pytest.raises(FeatureFileError, match="does not exist"):
+        read_features(path)
+    path.write_text("text")
+    with pytest.raises(FeatureFileError, match="is no HDF5 file, or is damaged"):
+        read_features(path)
+    write_features(path, HEADER, DIM, [good(str(n)) for n in range(50)])
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(FeatureFileError, match="is no HDF5 file, or is damaged"):
+        read_features(path)

