@@ -25,7 +25,7 @@ LAYERS = [
 # Heavy libraries, and the only modules that may import them.
 OWNERS = {
     "onnxruntime": {"stages/backbone.py"},
-    "h5py": {"stages/store.py"},
+    "h5py": {"stages/store/"},
     "sklearn": {"stages/head.py", "stages/digits.py"},
     "threadpoolctl": {"stages/head.py"},
     "onnx": {"graph/"},
@@ -84,7 +84,7 @@ def test_imports_point_to_earlier_layers(path: Path) -> None:
             assert own[0] == "cli", f"{name_of(path)} imports {name}"
             continue
         assert layer_of(parts[1]) <= layer_of(own[0]), f"{name_of(path)} imports {name}"
-        if own[0] == parts[1] == "stages" and len(parts) > 2:
+        if own[0] == parts[1] == "stages" and len(parts) > 2 and parts[2] != own[1]:
             raise AssertionError(f"the stage {name_of(path)} imports the stage {name}")
 
 
@@ -102,7 +102,7 @@ def test_each_heavy_library_has_one_owner(path: Path) -> None:
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)
 def test_a_module_is_short(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 370
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
 
 
 def loaded_by(code: str) -> set[str]:

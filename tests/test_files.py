@@ -35,10 +35,12 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, leftovers: Leftovers) -> 
 
 def test_a_full_disk_is_an_output_error(tmp_path: Path, leftovers: Leftovers) -> None:
     target = tmp_path / "out.txt"
-    with pytest.raises(OutputError, match="No space left on device") as caught:
-        with whole_file(target) as temporary:
-            temporary.write_text("half")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with (
+        pytest.raises(OutputError, match="No space left on device") as caught,
+        whole_file(target) as temporary,
+    ):
+        temporary.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert isinstance(caught.value, OSError)
     assert not target.exists()
     assert leftovers() == []

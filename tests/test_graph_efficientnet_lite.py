@@ -76,5 +76,5 @@ def test_the_built_network_is_the_pinned_one() -> None:
 def test_a_missing_tensor_is_named() -> None:
     state = read_state_dict(pretrained_file(CARD))
     del state["_blocks.3._bn1.bias"]
-    with pytest.raises(WeightsError, match="no tensor '_blocks.3._bn1.bias'"):
+    with pytest.raises(WeightsError, match=r"no tensor '_blocks\.3\._bn1\.bias'"):
         build_efficientnet_lite0(state)

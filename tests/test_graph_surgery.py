@@ -15,7 +15,7 @@ from conftest import TINY_CLASSES, TINY_DIM, TINY_SIZE, tiny_network
 from tlpipe.catalogue import Card
 from tlpipe.errors import BackboneError
 from tlpipe.graph.cut import cut_at
-from tlpipe.graph.digest import backbone_nodes, tensor_digests, weights_digest
+from tlpipe.graph.digest import same_graph, tensor_digests, weights_digest
 from tlpipe.graph.head import class_count, join_head
 from tlpipe.graph.io import load_model, metadata, signature
 from tlpipe.graph.prefix import fold_preprocess
@@ -158,7 +158,8 @@ def test_the_digest_ignores_what_tlpipe_adds(tiny_card: Card) -> None:
     weights, bias = np.ones((TINY_DIM, 2), np.float32), np.zeros(2, np.float32)
     joined = onnx.load_from_string(join_head(folded, weights, bias, {}))
     assert weights_digest(joined) == weights_digest(features)
-    assert backbone_nodes(joined) == backbone_nodes(features)
+    assert same_graph(joined, folded, tiny_network())
+    assert not same_graph(joined, features, tiny_network())  # it has no preprocessing
 
 
 @pytest.mark.parametrize("position", [0, -1])

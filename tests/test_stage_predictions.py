@@ -135,7 +135,7 @@ def test_metadata_survive_the_file() -> None:
         ({"classes": "{"}, "The metadata of it are damaged"),
         (
             {"fingerprint": None},
-            r"The metadata of it lacks \['fingerprint'\]. The file is damaged.",
+            r"metadata of it lacks \['fingerprint'\]. The file is damaged",
         ),
         ({"classes": "3"}, "'classes' is 3"),
         ({"image_size": "[1]"}, r"'image_size' is \[1\]"),

@@ -62,7 +62,7 @@ def reference(image: Image.Image, box: tuple[float, ...], size: tuple[int, int])
 @pytest.mark.parametrize("size", [(640, 427), (427, 640), (500, 375), (200, 150), (1500, 230)])
 @pytest.mark.parametrize("spec", [FRACTION, SQUASH, SHORTEST], ids=["fraction", "squash", "short"])
 def test_pixels_are_those_of_the_reference(size: tuple[int, int], spec: Preprocess) -> None:
-    """Within 2 levels everywhere and 0.35 on average: two passes are rounded and clipped to 8 bits."""
+    """Within 2 levels, 0.35 on average: each of two passes is rounded and clipped to 8 bits."""
     image = photo_like(*size)
     found = preprocess(image, (224, 224), spec).astype(np.float64)
     box = source_box(image.size, (224, 224), spec)

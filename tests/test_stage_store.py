@@ -13,15 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tlpipe.errors import FeatureFileError, OutputError
-from tlpipe.stages import store
 from tlpipe.stages.store import (
     FeatureHeader,
     inspect_features,
-    is_feature_file,
     read_features,
     read_rejects,
     write_features,
 )
+from tlpipe.stages.store import write as store
 from tlpipe.types import Content, FileStat, Item, Outcome, Reason, Reject, Split, Stage
 
 HEADER = FeatureHeader(
@@ -121,8 +120,6 @@ def test_inspecting(tmp_path: Path) -> None:
     assert info.shape == (2, DIM)
     assert info.labels == Counter({(Split.TEST, 0): 1, (Split.NONE, 0): 1})
     assert info.rejects == Counter({"empty": 1})
-    assert is_feature_file(path)
-    assert not is_feature_file(Path(__file__))
 
 
 def test_a_run_that_fails_leaves_the_old_file(

@@ -10,6 +10,9 @@ and keep their names and bytes. That is what makes "frozen" provable.
 OWN_PREFIX = "tlpipe/"
 """Start of the name of every tensor and node that tlpipe adds to a backbone."""
 
+HEAD_PREFIX = f"{OWN_PREFIX}head/"
+"""Start of the name of every tensor and node of a head."""
+
 IMAGE_INPUT = "image"
 """Input of a prepared network: uint8 (N, H, W, 3), RGB."""
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import onnx
 from onnx import numpy_helper
 
-from tlpipe.graph import OWN_PREFIX
+from tlpipe.graph import HEAD_PREFIX, OWN_PREFIX
 
 
 def tensor_digests(model: onnx.ModelProto) -> dict[str, str]:
@@ -22,13 +22,11 @@ def tensor_digests(model: onnx.ModelProto) -> dict[str, str]:
     Initializers and the values of Constant nodes, those of subgraphs included. The digest covers
     the ONNX data type, the shape and the little-endian elements.
     """
-    digests: dict[str, str] = {}
-    for name, tensor in _tensors(model.graph):
-        if not name.startswith(OWN_PREFIX):
-            array = numpy_helper.to_array(tensor)
-            head = f"{tensor.data_type}:{tuple(tensor.dims)}:".encode()
-            digests[name] = hashlib.sha256(head + array.tobytes()).hexdigest()
-    return digests
+    return {
+        name: digest
+        for name, digest in _all_digests(model).items()
+        if not name.startswith(OWN_PREFIX)
+    }
 
 
 def weights_digest(model: onnx.ModelProto) -> str:
@@ -39,13 +37,47 @@ def weights_digest(model: onnx.ModelProto) -> str:
     return digest.hexdigest()
 
 
-def backbone_nodes(model: onnx.ModelProto) -> list[bytes]:
-    """Each backbone node in order: operator, attributes and connections, as bytes."""
-    return [
-        node.SerializeToString(deterministic=True)
-        for node in model.graph.node
-        if not node.name.startswith(OWN_PREFIX)
-    ]
+def same_graph(model: onnx.ModelProto, features: onnx.ModelProto, full: onnx.ModelProto) -> bool:
+    """Whether `model` computes its embeddings as `features` does, and only a head behind them.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        A classifier.
+    features : onnx.ModelProto
+        The backbone as prepared anew: every operator of it, attributes and connections included,
+        and every constant of its preprocessing must be in `model`.
+    full : onnx.ModelProto
+        The pretrained network; its own last layer may be in `model`, too. All else must belong to
+        a head: one Gemm and a Softmax.
+    """
+    extra = _nodes(model)
+    for node in _nodes(features):
+        if node not in extra:
+            return False
+        extra.remove(node)
+    own = _nodes(full)
+    head = [node for node in extra if node not in own]
+    names = [onnx.NodeProto.FromString(node).name for node in head]
+    if not {HEAD_PREFIX + part for part in ("logits", "softmax")}.issuperset(names):
+        return False
+    expected, found = _all_digests(features), _all_digests(model)
+    constants = {name for name in found if name.startswith(OWN_PREFIX)}
+    constants = {name for name in constants if not name.startswith(HEAD_PREFIX)}
+    return all(expected.get(name) == found[name] for name in constants)
+
+
+def _nodes(model: onnx.ModelProto) -> list[bytes]:
+    return [node.SerializeToString(deterministic=True) for node in model.graph.node]
+
+
+def _all_digests(model: onnx.ModelProto) -> dict[str, str]:
+    digests: dict[str, str] = {}
+    for name, tensor in _tensors(model.graph):
+        array = numpy_helper.to_array(tensor)
+        start = f"{tensor.data_type}:{tuple(tensor.dims)}:".encode()
+        digests[name] = hashlib.sha256(start + array.tobytes()).hexdigest()
+    return digests
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:

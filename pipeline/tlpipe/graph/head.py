@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tlpipe.errors import BackboneError
-from tlpipe.graph import EMBEDDINGS, OWN_PREFIX, PROBABILITIES
+from tlpipe.graph import EMBEDDINGS, HEAD_PREFIX, OWN_PREFIX, PROBABILITIES
 
 if TYPE_CHECKING:
     from tlpipe.types import Float32Array
@@ -40,7 +40,7 @@ def join_head(
     model = onnx.ModelProto()
     model.CopyFrom(features)
     graph = model.graph
-    names = {part: f"{OWN_PREFIX}head/{part}" for part in ("weights", "bias", "logits", "softmax")}
+    names = {part: f"{HEAD_PREFIX}{part}" for part in ("weights", "bias", "logits", "softmax")}
     graph.initializer.extend(
         [
             numpy_helper.from_array(np.ascontiguousarray(weights, np.float32), names["weights"]),
@@ -103,7 +103,7 @@ def own_head(
                 "Identity", [features], [EMBEDDINGS], name=f"{OWN_PREFIX}{EMBEDDINGS}"
             ),
             helper.make_node(
-                "Softmax", [logits], [PROBABILITIES], name=f"{OWN_PREFIX}head/softmax", axis=1
+                "Softmax", [logits], [PROBABILITIES], name=f"{HEAD_PREFIX}softmax", axis=1
             ),
         ]
     )

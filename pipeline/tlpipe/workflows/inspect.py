@@ -12,6 +12,7 @@ from typing import Any
 
 from tlpipe.catalogue import read_card
 from tlpipe.errors import UnknownFileError
+from tlpipe.types import Split
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,14 @@ def inspect(path: str | Path) -> Inspection:
 
 
 def _features(path: Path) -> Inspection:
-    from tlpipe.stages.store import inspect_features, split_name
+    from tlpipe.stages.store import inspect_features
 
     info = inspect_features(path)
     card = json.loads(info.header.backbone)
     by_class: dict[str, dict[str, int]] = {}
     for (split, label), count in sorted(info.labels.items()):
         name = info.classes[label] if label >= 0 else "(no label)"
-        by_class.setdefault(name, {})[split_name(split)] = count
+        by_class.setdefault(name, {})[Split(split).name.lower()] = count
     return Inspection(
         "feature file",
         {

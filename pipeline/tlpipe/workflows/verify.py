@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tlpipe.catalogue import Card, all_cards
 from tlpipe.errors import CardError, ClassifierError
-from tlpipe.graph.digest import backbone_nodes, tensor_digests, weights_digest
+from tlpipe.graph.digest import same_graph, tensor_digests, weights_digest
 from tlpipe.graph.io import load_model, metadata
 from tlpipe.stages.classifier import read_metadata
 from tlpipe.stages.weights import feature_network, full_network
@@ -29,7 +29,8 @@ class VerifyResult:
     dropped : list of str
         Tensors of the pretrained file that the classifier does not need: its own last layer.
     same_graph : bool
-        Whether the operators between image and embedding are the same, in the same order.
+        Whether the operators and the preprocessing between image and embedding are the same, and
+        nothing but a head stands behind them.
     same_digest : bool
         Whether the digest is the one in the classifier's metadata.
     """
@@ -80,8 +81,8 @@ def verify(classifier: str | Path) -> VerifyResult:
     except CardError as exc:
         raise ClassifierError(f"{str(path)!r} is damaged: {exc}") from exc
     card = all_cards().get(card.name, card)
-    ours, theirs = tensor_digests(model), tensor_digests(full_network(card))
-    reference = backbone_nodes(feature_network(card))
+    full = full_network(card)
+    ours, theirs = tensor_digests(model), tensor_digests(full)
     digest = weights_digest(model)
     return VerifyResult(
         backbone=card.name,
@@ -90,6 +91,6 @@ def verify(classifier: str | Path) -> VerifyResult:
         changed=sorted(n for n, value in ours.items() if theirs.get(n, value) != value),
         foreign=sorted(ours.keys() - theirs.keys()),
         dropped=sorted(theirs.keys() - ours.keys()),
-        same_graph=backbone_nodes(model)[: len(reference)] == reference,
+        same_graph=same_graph(model, feature_network(card), full),
         same_digest=digest == info.backbone_digest,
     )

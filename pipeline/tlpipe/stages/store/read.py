@@ -1,0 +1,183 @@
+"""Reads feature files, after checking that they are what they should be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import h5py
+import numpy as np
+
+from tlpipe.errors import FeatureFileError
+from tlpipe.stages.store.layout import FORMAT, FORMAT_VERSION, FeatureHeader
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tlpipe.types import Float32Array
+
+# Kind of each dataset's type (as NumPy has it), and number of its axes.
+_SHAPES = {
+    "embeddings": ("f", 2),
+    "keys": ("O", 1),
+    "content_sha256": ("u", 2),
+    "stat": ("V", 1),
+    "labels": ("i", 1),
+    "classes": ("O", 1),
+    "splits": ("i", 1),
+}
+
+
+@dataclass(frozen=True)
+class Features:
+    """The content of a feature file.
+
+    Attributes
+    ----------
+    vectors : float32 array (N, D)
+    keys : list of str
+    content_sha256 : uint8 array (N, 32)
+    labels : int32 array (N,)
+        Index into `classes`, -1 for none.
+    classes : list of str
+        Sorted.
+    splits : int8 array (N,)
+        Values of ``Split``.
+    """
+
+    header: FeatureHeader
+    vectors: Float32Array
+    keys: list[str]
+    content_sha256: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+    classes: list[str]
+    splits: NDArray[np.int8]
+
+
+def read_features(path: Path) -> Features:
+    """Read a whole feature file.
+
+    Raises
+    ------
+    FeatureFileError
+        The file is missing, is no feature file, is of a newer version, or is damaged.
+    """
+    with _open(path) as file:
+        return Features(
+            header=_header(file),
+            vectors=file["embeddings"][:].astype(np.float32, copy=False),
+            keys=list(file["keys"].asstr()[:]),
+            content_sha256=file["content_sha256"][:],
+            labels=file["labels"][:],
+            classes=list(file["classes"].asstr()[:]),
+            splits=file["splits"][:],
+        )
+
+
+@dataclass(frozen=True)
+class FeatureInfo:
+    """What ``tlpipe inspect`` says of a feature file, without reading the vectors."""
+
+    header: FeatureHeader
+    shape: tuple[int, int]
+    classes: list[str]
+    labels: Counter[tuple[int, int]]  # (split, label): rows
+    rejects: Counter[str]
+
+
+def inspect_features(path: Path) -> FeatureInfo:
+    """Describe a feature file.
+
+    Raises
+    ------
+    FeatureFileError
+        As from ``read_features``.
+    """
+    with _open(path) as file:
+        pairs = zip(file["splits"][:].tolist(), file["labels"][:].tolist(), strict=True)
+        return FeatureInfo(
+            header=_header(file),
+            shape=file["embeddings"].shape,
+            classes=list(file["classes"].asstr()[:]),
+            labels=Counter(pairs),
+            rejects=Counter(file["rejects/reason"].asstr()[:].tolist()),
+        )
+
+
+def read_rejects(path: Path) -> Iterator[tuple[str, str, str, str]]:
+    """Key, stage, reason and detail of each item that was left out."""
+    with _open(path) as file:
+        columns = [
+            file[f"rejects/{name}"].asstr()[:] for name in ("key", "stage", "reason", "detail")
+        ]
+        yield from zip(*columns, strict=True)
+
+
+def _open(path: Path) -> h5py.File:
+    """Open a feature file for reading, or say why it is none."""
+    if not path.is_file():
+        raise FeatureFileError(f"The feature file {str(path)!r} does not exist.")
+    try:
+        file = h5py.File(path, "r", locking=False)
+    except OSError as exc:
+        raise FeatureFileError(
+            f"{str(path)!r} is no HDF5 file, or is damaged: {exc}.",
+            hint="A feature file is what 'tlpipe embed' writes.",
+        ) from exc
+    try:
+        _check_format(file, path)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _check_format(file: h5py.File, path: Path) -> None:
+    if file.attrs.get("format") != FORMAT:
+        raise FeatureFileError(
+            f"{str(path)!r} is an HDF5 file, but no feature file of tlpipe.",
+            hint="A feature file is what 'tlpipe embed' writes.",
+        )
+    version = file.attrs.get("format_version")
+    if not isinstance(version, (int, np.integer)):
+        raise FeatureFileError(f"{str(path)!r} is damaged: it states no format version.")
+    if version > FORMAT_VERSION:
+        raise FeatureFileError(
+            f"{str(path)!r} has format version {version}; this tlpipe reads up to"
+            f" {FORMAT_VERSION}.",
+            hint="Update tlpipe.",
+        )
+    damage = _damage(file)
+    if damage:
+        raise FeatureFileError(
+            f"{str(path)!r} is damaged: {damage}.", hint="Embed the images again."
+        )
+
+
+def _damage(file: h5py.File) -> str:
+    """What is wrong with a feature file's structure; empty where nothing is."""
+    for name in FeatureHeader.__dataclass_fields__:
+        if not isinstance(file.attrs.get(name), str):
+            return f"it lacks the attribute {name!r}"
+    missing = [name for name in _SHAPES if not isinstance(file.get(name), h5py.Dataset)]
+    if missing:
+        return f"it lacks {missing}"
+    count = file["keys"].shape[0]
+    for name, (kinds, axes) in _SHAPES.items():
+        dataset = file[name]
+        if dataset.dtype.kind not in kinds or dataset.ndim != axes:
+            return f"{name!r} has the type {dataset.dtype} and the shape {dataset.shape}"
+        if name != "classes" and dataset.shape[0] != count:
+            return f"{name!r} has {dataset.shape[0]} rows and 'keys' has {count}"
+    labels = file["labels"][:]
+    if labels.size and not -1 <= labels.min() <= labels.max() < file["classes"].shape[0]:
+        return "its labels point beyond its classes"
+    return ""
+
+
+def _header(file: h5py.File) -> FeatureHeader:
+    names = FeatureHeader.__dataclass_fields__
+    return FeatureHeader(**{name: str(file.attrs[name]) for name in names})

@@ -1,0 +1,499 @@
+"""The road from images to predictions, with the tiny backbone."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import numpy_helper
+
+import tlpipe
+from conftest import TINY_CLASSES, TINY_DIM, Trained, card_text, tiny_network, write_image
+from tlpipe.catalogue import Card, read_card
+from tlpipe.errors import (
+    BackboneError,
+    ClassifierError,
+    ExportError,
+    FeatureFileError,
+    OptionError,
+    OutputError,
+    SourceError,
+    TrainingDataError,
+    UnknownFileError,
+)
+from tlpipe.stages.store import read_features, read_rejects
+from tlpipe.types import Progress
+from tlpipe.workflows import train_head as train_head_module
+from tlpipe.workflows.common import RunOptions, loader
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+# -- embed -----------------------------------------------------------------------------------------
+
+
+def test_a_row_holds_what_belongs_together(trained: Trained, photos: Path, tiny_card: Card) -> None:
+    """Key, label and vector of each row belong to one image, embedded alone once more."""
+    data = read_features(trained.features)
+    network = tlpipe.stages.backbone.OrtNetwork(  # type: ignore[attr-defined]
+        tlpipe.stages.weights.prepared_file(tiny_card),
+        "cpu",  # type: ignore[attr-defined]
+    )
+    load = loader(tiny_card.image_size, tiny_card.preprocess)
+    assert data.keys == sorted(data.keys)
+    for item, key, vector, label in zip(
+        tlpipe.source(photos).items(), data.keys, data.vectors, data.labels, strict=True
+    ):
+        assert item.key == key
+        assert item.label == data.classes[label]
+        loaded = load(item)
+        assert isinstance(loaded, tuple)
+        alone = network.run(loaded[0][np.newaxis])["embeddings"][0]
+        np.testing.assert_allclose(vector, alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_the_vectors_do_not_depend_on_the_batch_size(
+    trained: Trained, photos: Path, tiny_card: Card, tmp_path: Path, batch_size: int
+) -> None:
+    options = RunOptions(batch_size=batch_size)
+    tlpipe.embed(photos, tmp_path / "f.h5", backbone=tiny_card, options=options)
+    found, expected = read_features(tmp_path / "f.h5"), read_features(trained.features)
+    np.testing.assert_allclose(found.vectors, expected.vectors, rtol=1e-5, atol=1e-6)
+    assert found.keys == expected.keys
+
+
+def messy(root: Path) -> Path:
+    for number in range(6):
+        write_image(root / "cat" / f"{number}.png", number)
+    (root / "cat" / "3.png").write_bytes(b"")
+    (root / "cat" / "4.png").write_text("hello")
+    return root
+
+
+def test_a_bad_image_costs_one_row(tiny_card: Card, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    options = RunOptions(max_rejects=1)
+    result = tlpipe.embed(
+        messy(tmp_path / "in"),
+        tmp_path / "f.h5",
+        backbone=tiny_card,
+        options=options,
+        progress=seen.append,
+    )
+    assert (result.count, result.dim) == (4, TINY_DIM)
+    assert result.rejects == {"empty": 1, "not-an-image": 1}
+    assert result.too_many_rejects
+    assert read_features(tmp_path / "f.h5").keys == [f"cat/{n}.png" for n in (0, 1, 2, 5)]
+    rejects = list(read_rejects(tmp_path / "f.h5"))
+    assert [row[:3] for row in rejects] == [
+        ("cat/3.png", "decode", "empty"),
+        ("cat/4.png", "decode", "not-an-image"),
+    ]
+    assert seen[-1] == Progress("embed", 6, 6, 2)
+    assert [at.done for at in seen] == list(range(1, 7))
+
+
+@pytest.mark.parametrize(
+    ("limit", "too_many"), [(None, False), (0, True), (2, False), (0.3, True), (0.4, False)]
+)
+def test_how_many_rejects_are_too_many(limit: float | None, too_many: bool) -> None:
+    assert RunOptions(max_rejects=limit).too_many(2, 6) is too_many
+
+
+def test_an_image_listed_twice_is_stored_once(tiny_card: Card, tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", 1)
+    (tmp_path / "m.csv").write_text("path,label\na.png,x\na.png,y\nb.png,x\n")
+    result = tlpipe.embed(tmp_path / "m.csv", tmp_path / "f.h5", backbone=tiny_card)
+    assert result.rejects == {"duplicate-key": 1, "missing": 1}
+    assert read_features(tmp_path / "f.h5").classes == ["x"]
+
+
+def test_an_existing_output_is_kept_unless_overwritten(
+    trained: Trained, photos: Path, tiny_card: Card
+) -> None:
+    before = trained.features.read_bytes()
+    with pytest.raises(OutputError, match="exists already"):
+        tlpipe.embed(photos, trained.features, backbone=tiny_card)
+    assert trained.features.read_bytes() == before
+
+
+def test_an_interrupted_run_leaves_nothing(
+    photos: Path, tiny_card: Card, tmp_path: Path, leftovers: Callable[[], list[str]]
+) -> None:
+    def interrupt(at: Progress) -> None:
+        if at.done == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tlpipe.embed(photos, tmp_path / "f.h5", backbone=tiny_card, progress=interrupt)
+    assert list(tmp_path.iterdir()) == []
+    assert leftovers() == []
+
+
+def test_a_card_with_another_dim_is_refused(photos: Path, tmp_path: Path) -> None:
+    onnx.save(tiny_network(), tmp_path / "tiny.onnx")
+    (tmp_path / "c.toml").write_text(card_text(tmp_path / "tiny.onnx", dim="9"))
+    with pytest.raises(BackboneError, match=r"of shape \(8,\), not\s+\(9,\)"):
+        tlpipe.embed(photos, tmp_path / "f.h5", backbone=read_card(tmp_path / "c.toml"))
+    assert not (tmp_path / "f.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"device": "tpu"}, "The device 'tpu' is unknown"),
+        ({"batch_size": 0}, "The batch size is 0"),
+        ({"max_rejects": -1}, "max_rejects is -1"),
+    ],
+)
+def test_options_are_checked(values: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        RunOptions(**values)  # type: ignore[arg-type]
+
+
+# -- train-head ------------------------------------------------------------------------------------
+
+
+def test_the_report_says_what_was_done(trained: Trained) -> None:
+    report = json.loads(trained.classifier.with_suffix(".metrics.json").read_text())
+    assert report["classes"] == ["blue", "green", "red"]
+    assert report["training"]["count"] + report["metrics"]["count"] == 45
+    assert report["training"]["judged_on"] == "a held-out 20% of each class"
+    assert report["metrics"]["accuracy"] == 1.0  # the colours are far apart
+    assert np.sum(report["metrics"]["confusion"]) == report["metrics"]["count"]
+
+
+def test_the_classifier_is_one_graph_as_specified(trained: Trained) -> None:
+    session = onnxruntime.InferenceSession(trained.classifier, providers=["CPUExecutionProvider"])
+    (image,) = session.get_inputs()
+    assert (image.name, image.type, image.shape) == ("image", "tensor(uint8)", ["N", 16, 16, 3])
+    outputs = [(o.name, o.type, o.shape) for o in session.get_outputs()]
+    assert outputs == [
+        ("probabilities", "tensor(float)", ["N", 3]),
+        ("embeddings", "tensor(float)", ["N", TINY_DIM]),
+    ]
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["classes"]) == ["blue", "green", "red"]
+    assert metadata["format"] == "tlpipe-classifier"
+    heads = [
+        n for n in onnx.load(trained.classifier).graph.node if n.name.startswith("tlpipe/head")
+    ]
+    assert [node.op_type for node in heads] == ["Gemm", "Softmax"]
+
+
+def test_training_and_serving_see_the_same_pixels(
+    trained: Trained, photos: Path, tiny_card: Card
+) -> None:
+    """The served embedding of each training image is the stored one."""
+    session = onnxruntime.InferenceSession(trained.classifier, providers=["CPUExecutionProvider"])
+    load = loader(tiny_card.image_size, tiny_card.preprocess)
+    loaded = [load(item) for item in tlpipe.source(photos).items()]
+    images = np.stack([result[0] for result in loaded if isinstance(result, tuple)])
+    (served,) = session.run(["embeddings"], {"image": images})
+    np.testing.assert_allclose(
+        served, read_features(trained.features).vectors, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_a_disagreeing_export_is_not_written(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = train_head_module.join_head
+
+    def wrong(network: onnx.ModelProto, weights: np.ndarray, *rest: object) -> bytes:
+        return original(network, weights * 1.5, *rest)
+
+    monkeypatch.setattr(train_head_module, "join_head", wrong)
+    with pytest.raises(ExportError, match="differ from scikit-learn's by"):
+        tlpipe.train_head(trained.features, tmp_path / "c.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_class_is_refused(tiny_card: Card, tmp_path: Path) -> None:
+    tlpipe.embed(messy(tmp_path / "in"), tmp_path / "f.h5", backbone=tiny_card)
+    with pytest.raises(TrainingDataError, match="of the one class 'cat'"):
+        tlpipe.train_head(tmp_path / "f.h5", tmp_path / "c.onnx")
+
+
+def test_a_wrong_file_is_refused(trained: Trained, tmp_path: Path) -> None:
+    with pytest.raises(FeatureFileError, match="is no HDF5 file"):
+        tlpipe.train_head(trained.classifier, tmp_path / "c.onnx")
+
+
+def test_features_of_another_fingerprint_are_refused(trained: Trained, tmp_path: Path) -> None:
+    path = shutil.copy(trained.features, tmp_path / "f.h5")
+    with h5py.File(path, "r+") as file:
+        file.attrs["fingerprint"] = "0" * 64
+    with pytest.raises(FeatureFileError, match=r"its fingerprint 000000000000\.\.\. and its"):
+        tlpipe.train_head(path, tmp_path / "c.onnx")
+
+
+def test_another_seed_holds_out_other_images(trained: Trained, tmp_path: Path) -> None:
+    first = tlpipe.train_head(trained.features, tmp_path / "a.onnx", seed=1)
+    second = tlpipe.train_head(trained.features, tmp_path / "b.onnx", seed=2)
+    weights = [
+        numpy_helper.to_array(t)
+        for path in (first.path, second.path)
+        for t in onnx.load(path).graph.initializer
+        if t.name == "tlpipe/head/weights"
+    ]
+    assert not np.array_equal(*weights)
+
+
+# -- train -----------------------------------------------------------------------------------------
+
+
+def test_train_is_embed_and_train_head(photos: Path, tiny_card: Card, tmp_path: Path) -> None:
+    result = tlpipe.train(photos, tmp_path / "c.onnx", backbone=tiny_card)
+    assert result.trained.metrics.accuracy == 1.0
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["c.features.h5", "c.metrics.json", "c.onnx"]
+
+
+def test_train_checks_all_its_outputs_first(photos: Path, tiny_card: Card, tmp_path: Path) -> None:
+    (tmp_path / "c.metrics.json").write_text("precious")
+    with pytest.raises(OutputError, match=r"c\.metrics\.json' exists already"):
+        tlpipe.train(photos, tmp_path / "c.onnx", backbone=tiny_card)
+    assert [path.name for path in tmp_path.iterdir()] == ["c.metrics.json"]
+
+
+# -- classify and evaluate -------------------------------------------------------------------------
+
+
+def test_a_row_per_input_in_order(trained: Trained, photos: Path, tmp_path: Path) -> None:
+    result = tlpipe.classify(trained.classifier, photos, tmp_path / "p.csv", top_k=3)
+    rows = rows_of(tmp_path / "p.csv")
+    assert [row["key"] for row in rows] == [item.key for item in tlpipe.source(photos).items()]
+    assert all(row["class"] == row["key"].split("/")[0] for row in rows)
+    for row in rows:
+        total = sum(float(row[k]) for k in ("probability", "probability_2", "probability_3"))
+        assert total == pytest.approx(1.0, abs=1e-5)
+    assert result.count == 45
+    assert not result.too_many_rejects
+
+
+def test_every_input_of_a_manifest_has_its_row(trained: Trained, tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", 1, (200, 40, 40))
+    (tmp_path / "m.csv").write_text("path\na.png\nmissing.png\na.png\n")
+    tlpipe.classify(trained.classifier, tmp_path / "m.csv", tmp_path / "p.csv")
+    rows = [(r["key"], r["status"], r["class"], r["reason"]) for r in rows_of(tmp_path / "p.csv")]
+    assert rows == [
+        ("a.png", "ok", "red", ""),
+        ("missing.png", "rejected", "", "missing"),
+        ("a.png", "ok", "red", ""),
+    ]
+
+
+def test_rejects_alone_are_too_many(trained: Trained, tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"")
+    result = tlpipe.classify(trained.classifier, tmp_path / "x.png", tmp_path / "p.jsonl")
+    assert result.too_many_rejects
+    assert json.loads((tmp_path / "p.jsonl").read_text())["reason"] == "empty"
+
+
+@pytest.mark.parametrize("top_k", [0, 4])
+def test_top_k_has_bounds(trained: Trained, photos: Path, tmp_path: Path, top_k: int) -> None:
+    with pytest.raises(OptionError, match=f"--top-k is {top_k}; it must be from 1 to 3"):
+        tlpipe.classify(trained.classifier, photos, tmp_path / "p.csv", top_k=top_k)
+
+
+def test_what_is_no_classifier_is_refused(photos: Path, tmp_path: Path) -> None:
+    output = tmp_path / "p.csv"
+    with pytest.raises(ClassifierError, match="does not exist"):
+        tlpipe.classify(tmp_path / "none.onnx", photos, output)
+    onnx.save(tiny_network(), tmp_path / "tiny.onnx")
+    with pytest.raises(ClassifierError, match="but no classifier of tlpipe"):
+        tlpipe.classify(tmp_path / "tiny.onnx", photos, output)
+
+
+def test_a_classifier_of_another_decoder_is_refused(
+    trained: Trained, photos: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(trained.classifier)
+    for entry in model.metadata_props:
+        if entry.key == "decoder":
+            entry.value = "other-2"
+    onnx.save(model, tmp_path / "c.onnx")
+    with pytest.raises(ClassifierError, match="on images decoded as 'other-2'; this tlpipe"):
+        tlpipe.classify(tmp_path / "c.onnx", photos, tmp_path / "p.csv")
+
+
+def test_evaluate_judges_labelled_images(trained: Trained, photos: Path) -> None:
+    result = tlpipe.evaluate(trained.classifier, photos)
+    assert result.metrics.count == 45
+    assert result.metrics.accuracy > 0.9
+    assert result.judged_on == f"all labelled images of {str(photos)!r}"
+
+
+def test_evaluate_takes_the_test_split_by_itself(
+    trained: Trained, photos: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(photos, tmp_path / "train")
+    shutil.copytree(photos / "red", tmp_path / "test" / "red")
+    (tmp_path / "test" / "red" / "bad.png").write_bytes(b"x")
+    result = tlpipe.evaluate(trained.classifier, tmp_path)
+    assert result.metrics.count == 15
+    assert result.rejects == {"not-an-image": 1}
+    assert result.judged_on.startswith("the test split of")
+    assert tlpipe.evaluate(trained.classifier, tmp_path, split="train").metrics.count == 45
+    assert tlpipe.evaluate(trained.classifier, tmp_path, split="all").metrics.count == 60
+    with pytest.raises(SourceError, match="no labelled image of the split 'validation'"):
+        tlpipe.evaluate(trained.classifier, tmp_path, split="validation")
+
+
+def test_foreign_labels_are_refused(trained: Trained, tmp_path: Path) -> None:
+    write_image(tmp_path / "zebra" / "1.png", 1)
+    with pytest.raises(SourceError, match=r"has the labels \['zebra'\], which are no classes"):
+        tlpipe.evaluate(trained.classifier, tmp_path)
+
+
+# -- verify, inspect, export -----------------------------------------------------------------------
+
+
+def test_frozen_is_proved(trained: Trained) -> None:
+    result = tlpipe.verify(trained.classifier)
+    assert result.frozen
+    assert result.identical == ["conv.bias", "conv.weight"]
+    assert result.dropped == ["fc.bias", "fc.weight"]
+
+
+def tamper(path: Path, target: Path, change: Callable[[onnx.ModelProto], None]) -> Path:
+    model = onnx.load(path)
+    change(model)
+    onnx.save(model, target)
+    return target
+
+
+def flip_a_bit(model: onnx.ModelProto) -> None:
+    tensor = next(t for t in model.graph.initializer if t.name == "conv.weight")
+    raw = bytearray(tensor.raw_data)
+    raw[3] ^= 1
+    tensor.raw_data = bytes(raw)
+
+
+def add_a_tensor(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(3, np.float32), "extra"))
+
+
+def change_an_operator(model: onnx.ModelProto) -> None:
+    next(node for node in model.graph.node if node.op_type == "Relu").op_type = "Sigmoid"
+
+
+def add_an_operator(model: onnx.ModelProto) -> None:
+    """Rescale the embedding between the backbone and the head, in a node of a foreign name."""
+    gemm = next(node for node in model.graph.node if node.op_type == "Gemm")
+    node = onnx.helper.make_node("Neg", [gemm.input[0]], ["twisted"], name="foreign")
+    gemm.input[0] = "twisted"
+    model.graph.node.insert(len(model.graph.node) - 2, node)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (flip_a_bit, "changed"),
+        (add_a_tensor, "foreign"),
+        (change_an_operator, "same_graph"),
+        (add_an_operator, "same_graph"),
+    ],
+)
+def test_tampering_is_found(
+    trained: Trained, tmp_path: Path, change: Callable[[onnx.ModelProto], None], field: str
+) -> None:
+    result = tlpipe.verify(tamper(trained.classifier, tmp_path / "c.onnx", change))
+    assert not result.frozen
+    intact = {"changed": [], "foreign": [], "same_graph": True}
+    assert {name for name in intact if getattr(result, name) != intact[name]} == {field}
+
+
+def test_a_copied_digest_does_not_help(trained: Trained, tmp_path: Path) -> None:
+    """Weights changed and the recorded digest with them: the pretrained file still tells."""
+
+    def forge(model: onnx.ModelProto) -> None:
+        from tlpipe.graph.digest import weights_digest
+
+        flip_a_bit(model)
+        for entry in model.metadata_props:
+            if entry.key == "backbone_digest":
+                entry.value = weights_digest(model)
+
+    result = tlpipe.verify(tamper(trained.classifier, tmp_path / "c.onnx", forge))
+    assert result.same_digest
+    assert result.changed == ["conv.weight"]
+    assert not result.frozen
+
+
+def test_every_file_can_be_inspected(
+    trained: Trained, tiny_card_path: Path, photos: Path, tmp_path: Path
+) -> None:
+    for name in ("p.csv", "p.jsonl"):
+        tlpipe.classify(trained.classifier, photos, tmp_path / name)
+    report = trained.classifier.with_suffix(".metrics.json")
+    files = [trained.features, trained.classifier, report, tiny_card_path]
+    files += [tiny_card_path.with_suffix(".onnx"), tmp_path / "p.csv", tmp_path / "p.jsonl"]
+    found = [tlpipe.inspect(path) for path in files]
+    assert [one.kind for one in found] == [
+        "feature file",
+        "classifier",
+        "report of a classifier",
+        "backbone card",
+        "ONNX network",
+        "predictions",
+        "predictions",
+    ]
+    assert found[0].facts["embeddings"] == 45
+    assert found[0].facts["classes"]["red"] == {"none": 15}
+    assert found[1].facts["classes"] == ["blue", "green", "red"]
+    assert found[1].facts["backbone_digest"] == tlpipe.verify(trained.classifier).digest
+    assert found[5].facts == found[6].facts
+    assert found[5].facts["rows"] == 45
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.txt", "", "is no file that tlpipe knows"),
+        ("x.json", "[]", "is no report of tlpipe's"),
+        ("x.json", "{", "is no JSON text"),
+        ("x.csv", "a,b\n1,2\n", "holds no predictions"),
+        ("x.jsonl", "{\n", "holds no predictions"),
+        ("x.jsonl", "[1]\n", "holds no predictions"),
+    ],
+)
+def test_unknown_files_are_refused(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UnknownFileError, match=message):
+        tlpipe.inspect(tmp_path / name)
+    with pytest.raises(UnknownFileError, match="does not exist"):
+        tlpipe.inspect(tmp_path / "none.h5")
+
+
+def test_the_whole_backbone_can_be_had(tiny_card: Card, photos: Path, tmp_path: Path) -> None:
+    names = [f"class {k}" for k in range(TINY_CLASSES)]
+    path = tmp_path / "own.onnx"
+    assert tlpipe.export_backbone(path, backbone=tiny_card, classes=names) == names
+    result = tlpipe.classify(path, photos, tmp_path / "p.csv")
+    assert set(result.classes) <= set(names)
+    assert tlpipe.verify(path).dropped == []
+    assert tlpipe.verify(path).frozen
+    with pytest.raises(OptionError, match="2 class names were given, 1 of them distinct"):
+        tlpipe.export_backbone(tmp_path / "x.onnx", backbone=tiny_card, classes=["a", "a"])
+
+
+def test_the_card_of_a_classifier_is_whole(trained: Trained, tiny_card: Card) -> None:
+    model = onnx.load(trained.classifier)
+    text = next(entry.value for entry in model.metadata_props if entry.key == "backbone")
+    assert Card.from_dict(json.loads(text), "it") == tiny_card
+    assert dataclasses.asdict(tiny_card)["name"] == "tiny.test"
