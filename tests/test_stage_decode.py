@@ -123,25 +123,6 @@ def test_grey_of_16_bits_is_scaled(tmp_path: Path, kind: str) -> None:
     np.testing.assert_array_equal(pixels(path)[0, :, 0], [0, 1, 128, 255])
 
 
-def test_colour_of_16_bits_keeps_its_high_bytes(tmp_path: Path) -> None:
-    """A PNG made by hand, since Pillow writes none: one pixel, 3 x 16 bits."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        check = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + check
-
-    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
-    row = b"\0" + struct.pack(">HHH", 0xFF00, 0x8012, 0x00FF)
-    path = tmp_path / "x.png"
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(row))
-        + chunk(b"IEND", b"")
-    )
-    np.testing.assert_array_equal(pixels(path)[0, 0], [255, 128, 0])
-
-
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_transparent_pixels_are_white_whatever_colour_they_hide(tmp_path: Path, mode: str) -> None:
     array = np.zeros((2, 2, 4), np.uint8)
@@ -299,3 +280,60 @@ def test_missing_folders_and_pipes(tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe.jpg")
         found = reject(tmp_path / "pipe.jpg")  # would wait for ever if it were opened
         assert (found.stage, found.reason) == (Stage.SOURCE, Reason.UNREADABLE)
+
+
+def png(header: bytes, row: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG file made by hand, since Pillow writes no such ones."""
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(row)), (b"IEND", b"")]
+    made = b"\x89PNG\r\n\x1a\n"
+    for kind, data in parts:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        made += struct.pack(">I", len(data)) + kind + data + check
+    return made
+
+
+def test_colour_of_16_bits_keeps_its_high_bytes(tmp_path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    path = tmp_path / "x.png"
+    path.write_bytes(png(header, b"\0" + struct.pack(">HHH", 0xFF00, 0x8012, 0x00FF)))
+    np.testing.assert_array_equal(pixels(path)[0, 0], [255, 128, 0])
+
+
+def test_a_transparent_colour_of_16_bits_is_white(tmp_path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    row = b"\0" + struct.pack(">HHHHHH", 0x1234, 0, 0, 0x8000, 0, 0)
+    path = tmp_path / "x.png"
+    path.write_bytes(png(header, row, (b"tRNS", struct.pack(">HHH", 0x1234, 0, 0))))
+    np.testing.assert_array_equal(pixels(path)[0], [[255, 255, 255], [128, 0, 0]])
+
+
+def test_a_transparent_grey_of_16_bits_is_white(tmp_path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 0, 0, 0, 0)
+    path = tmp_path / "x.png"
+    row = b"\0" + struct.pack(">HH", 0, 257)
+    path.write_bytes(png(header, row, (b"tRNS", struct.pack(">H", 0))))
+    np.testing.assert_array_equal(pixels(path)[0, :, 0], [255, 1])
+
+
+def test_white_may_be_nought_in_a_tiff(tmp_path: Path) -> None:
+    values = np.array([[0, 257, 65535]], np.uint16)
+    path = saved(tmp_path / "x.tiff", Image.fromarray(values), tiffinfo={262: 0})
+    found = pixels(path)[0, :, 0].tolist()
+    # Pillow inverts when it writes, too, or not: either way white on black must come back.
+    stored = np.frombuffer(path.read_bytes(), "<u2")
+    inverted = 65535 - values if 65278 in stored else values
+    assert found == [255 - int(v) // 257 for v in inverted[0]]
+
+
+def test_odd_exif_beside_the_orientation_costs_nothing(tmp_path: Path) -> None:
+    """A resolution of another type than EXIF allows: Pillow could not write it again."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A] = 6, 72.0
+    path = saved(tmp_path / "x.jpg", halves(), exif=exif)
+    data = path.read_bytes()
+    entry = data.index(b"\x01\x1a\x00\x05") if b"\x01\x1a\x00\x05" in data else -1
+    little = data.find(b"\x1a\x01\x05\x00")
+    assert max(entry, little) > 0
+    where, kind = (entry, b"\x01\x1a\x00\x07") if entry > 0 else (little, b"\x1a\x01\x07\x00")
+    path.write_bytes(data[:where] + kind + data[where + 4 :])
+    assert pixels(path).shape == (40, 20, 3)

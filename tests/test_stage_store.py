@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from tlpipe.errors import FeatureFileError, OutputError
 from tlpipe.stages.store import (
     FeatureHeader,
+    guard,
     inspect_features,
     read_features,
     read_rejects,
@@ -149,21 +152,36 @@ def test_rejects_alone_write_nothing(tmp_path: Path, leftovers: Callable[[], lis
     assert leftovers() == []
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
-def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """HDF5 itself meets ENOSPC: the temporary file is a link to a device that is always full."""
-    original = h5py.File
+@pytest.mark.parametrize("room", [0, 100, 3_000, 20_000])
+def test_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leftovers: Callable[[], list[str]], room: int
+) -> None:
+    """The system refuses all writes after the first `room` bytes."""
 
-    def on_a_full_disk(path: Path, *args: Any, **options: Any) -> Any:
-        path.unlink()
-        path.symlink_to("/dev/full")
-        return original(path, *args, **options)
+    class FullDisk(guard.GuardedFile):
+        def __init__(self, path: Path) -> None:
+            super().__init__(path)
+            original, written = self._file, 0
 
-    monkeypatch.setattr(h5py, "File", on_a_full_disk)
+            class Limited:
+                def write(self, data: memoryview) -> int:
+                    nonlocal written
+                    if written + len(data) > room:
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    written += len(data)
+                    return original.write(data)
+
+                def __getattr__(self, name: str) -> Any:
+                    return getattr(original, name)
+
+            self._file = Limited()  # type: ignore[assignment]
+
+    monkeypatch.setattr(store, "GuardedFile", FullDisk)
     target = tmp_path / "f.h5"
-    with pytest.raises(OutputError, match="could not be written"):
-        write_features(target, HEADER, DIM, [good("a")])
+    with pytest.raises(OutputError, match="could not be written: No space left on device"):
+        write_features(target, HEADER, DIM, [good(str(n)) for n in range(600)])
     assert not target.exists()
+    assert leftovers() == []
 
 
 def spoil(path: Path, how: Callable[[h5py.File], None]) -> Path:

@@ -400,9 +400,30 @@ def add_an_operator(model: onnx.ModelProto) -> None:
     model.graph.node.insert(len(model.graph.node) - 2, node)
 
 
+def change_the_preprocessing(model: onnx.ModelProto) -> None:
+    tensor = next(t for t in model.graph.initializer if t.name == "tlpipe/mean")
+    mean = numpy_helper.to_array(tensor) + np.float32(1)
+    tensor.CopyFrom(numpy_helper.from_array(mean, "tlpipe/mean"))
+
+
+def zero_the_embeddings(model: onnx.ModelProto) -> None:
+    """With a node and a tensor that bear tlpipe's own names."""
+    zero = numpy_helper.from_array(np.zeros(1, np.float32), "tlpipe/zero")
+    model.graph.initializer.append(zero)
+    identity = next(node for node in model.graph.node if node.output[0] == "embeddings")
+    position = list(model.graph.node).index(identity)
+    node = onnx.helper.make_node(
+        "Mul", [identity.input[0], "tlpipe/zero"], ["tlpipe/evil"], name="tlpipe/evil"
+    )
+    identity.input[0] = "tlpipe/evil"
+    model.graph.node.insert(position, node)
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
+        (change_the_preprocessing, "same_graph"),
+        (zero_the_embeddings, "same_graph"),
         (flip_a_bit, "changed"),
         (add_a_tensor, "foreign"),
         (change_an_operator, "same_graph"),

@@ -6,7 +6,7 @@ Owns what "the pixels of an image" means, in one place for training and serving:
 * EXIF orientation applied;
 * transparent pixels blended over white, as a viewer shows them, so that colours hidden under full
   transparency do not count;
-* grey of 16 bits scaled to 8 bits (divided by 257 and rounded);
+* grey of 16 bits (or 12, in TIFF) scaled to 8 bits and rounded;
 * palettes, CMYK, YCbCr, bi-level and grey images converted by Pillow.
 
 The content decides the format, not the name: a PNG called ``.jpg`` is read. Every format that the
@@ -31,7 +31,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from tlpipe.types import Content, FileStat, Reason, Reject, Stage
 
@@ -48,6 +48,17 @@ MAX_FILE_BYTES = 1 << 29
 _NOT_DECODED_BY_PILLOW = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 
 _ORIENTATION = 0x0112  # EXIF tag 274, "Orientation"
+# Source: EXIF 2.32, tag 274: what turns each orientation upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # Source: TIFF 6.0, section 8
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _UNDEFINED = ("F", "LAB")
 
@@ -152,10 +163,14 @@ def _decode(raw: bytes) -> Image.Image:
             raise Image.DecompressionBombError(
                 f"{width} x {height} pixels; the limit is {MAX_PIXELS}."
             )
+        deep = [tile.args for tile in image.tile] == ["RGB;16B"]  # a PNG with 16 bits a colour
         image.load()
-        if _orientation(image) != 1:
-            image = ImageOps.exif_transpose(image)
-        return _to_rgb(image)
+        if deep and "transparency" in image.info:
+            # The colours were cut to their high bytes on loading; the transparent one was not.
+            image.info["transparency"] = tuple(v >> 8 for v in image.info["transparency"])
+        rgb = _to_rgb(image)
+        turn = _UPRIGHT.get(_orientation(image))
+        return rgb if turn is None else rgb.transpose(turn)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -182,9 +197,17 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _deep_grey(image: Image.Image) -> Image.Image:
-    """RGB of a grey image with 16 bits per pixel (mode "I" has 32; 16 of them may be used)."""
-    values = np.asarray(image)
+    """RGB of a grey image with more than 8 bits per pixel (mode "I" has 32; 16 may be used)."""
+    values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 0xFFFF:
         raise _UnsupportedError("Grey values of 32 bits have no defined white.")
-    eight = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return Image.fromarray(eight).convert("RGB")
+    tags = getattr(image, "tag_v2", {})  # of a TIFF file
+    bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
+    white = (1 << bits) - 1 if 8 < bits < 16 else 0xFFFF
+    eight = (np.minimum(values, white) * 255 + white // 2) // white
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        eight = 255 - eight
+    transparent = image.info.get("transparency")  # of a PNG file: one grey value
+    if isinstance(transparent, int):
+        eight[values == transparent] = 255
+    return Image.fromarray(eight.astype(np.uint8)).convert("RGB")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from tlpipe.errors import FeatureFileError
 from tlpipe.files import whole_file
+from tlpipe.stages.store.guard import GuardedFile
 from tlpipe.stages.store.layout import (
     CHUNK_ROWS,
     FORMAT,
@@ -61,10 +63,11 @@ def write_features(
         The file cannot be written.
     """
     summary = FeatureSummary()
-    with whole_file(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
+    with whole_file(path) as temporary, _hdf5(temporary) as (file, guard):
         writer = _Writer(file, dim)
         for outcome in outcomes:
             writer.add(outcome)
+            guard.check()
             if outcome.reject is None:
                 summary.count += 1
             else:
@@ -80,6 +83,18 @@ def write_features(
         file.attrs["format"] = FORMAT
         file.attrs["format_version"] = FORMAT_VERSION
     return summary
+
+
+@contextlib.contextmanager
+def _hdf5(path: Path) -> Iterator[tuple[h5py.File, GuardedFile]]:
+    """An HDF5 file to write, and the guard that knows whether writing went well."""
+    guard = GuardedFile(path)
+    try:
+        with h5py.File(guard, "w") as file:
+            yield file, guard
+    finally:
+        guard.close()
+    guard.check()
 
 
 def counted(reasons: Counter[str]) -> str:

@@ -1,0 +1,75 @@
+"""A file for HDF5 that survives a full disk.
+
+When the system refuses a write, HDF5 cannot close the file: it raises from destructors, and then
+crashes the interpreter at its exit. So HDF5 writes through this object, which keeps the first error
+for us to raise and from then on lets HDF5 believe that all is well. What was written is useless
+then, but it is a temporary file, and it is removed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class GuardedFile:
+    """A binary file, opened for writing and reading, whose first error is kept in ``error``."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w+b", buffering=0)
+        self.error: OSError | None = None
+
+    def check(self) -> None:
+        """Raise the error that was kept.
+
+        Raises
+        ------
+        OSError
+        """
+        if self.error is not None:
+            raise self.error
+
+    def write(self, data: memoryview) -> int:
+        """Write all of `data`; after an error, nothing."""
+        view = memoryview(data).cast("B")
+        done = 0
+        while self.error is None and done < len(view):
+            try:
+                done += self._file.write(view[done:])
+            except OSError as exc:
+                self.error = exc
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the file's length; after an error, do nothing."""
+        try:
+            if self.error is None:
+                return self._file.truncate(size)
+        except OSError as exc:
+            self.error = exc
+        return size or 0
+
+    def close(self) -> None:
+        """Close the file; some systems report a failed write only here."""
+        try:
+            self._file.close()
+        except OSError as exc:
+            self.error = self.error or exc
+
+    def read(self, size: int = -1) -> bytes:
+        """Read up to `size` bytes (h5py knows a file by this method)."""
+        return self._file.read(size)
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Read into `buffer`."""
+        return self._file.readinto(buffer)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move to a position."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Position in bytes."""
+        return self._file.tell()
+
+    def flush(self) -> None:
+        """Do nothing: the file has no buffer of its own."""
