@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tlpipe.errors import ClassifierError, OptionError
+from tlpipe.catalogue import Card
+from tlpipe.errors import ClassifierError
 from tlpipe.stages.classifier import ClassifierInfo, read_metadata
-from tlpipe.stages.predictions import check_format, write_predictions
-from tlpipe.types import Content, FileStat, Item, Outcome, Preprocess, Reason, Reject, Stage
+from tlpipe.stages.predictions import write_predictions
+from tlpipe.types import Content, FileStat, Item, Outcome, Reason, Reject, Stage
 
 CLASSES = ["cat", 'do"g,', "ü"]
 
@@ -88,42 +89,28 @@ def test_a_failure_leaves_nothing(tmp_path: Path, leftovers: Callable[[], list[s
     assert leftovers() == []
 
 
-def test_other_formats_are_refused() -> None:
-    with pytest.raises(OptionError, match=r"extension '.xlsx'. Use one of \['.csv', '.jsonl'\]"):
-        check_format(Path("p.xlsx"))
+@pytest.fixture
+def info(tiny_card: Card) -> ClassifierInfo:
+    return ClassifierInfo(
+        classes=tuple(CLASSES),
+        image_size=tiny_card.image_size,
+        preprocess=tiny_card.preprocess,
+        backbone=json.loads(tiny_card.to_json()),
+        training={"C": 1.0},
+        metrics={},
+        tlpipe_version="1",
+        created_at="now",
+        fingerprint=tiny_card.fingerprint(precision="fp32", decoder="d"),
+        precision="fp32",
+        decoder="d",
+        backbone_digest="e",
+    )
 
 
-INFO = ClassifierInfo(
-    classes=tuple(CLASSES),
-    image_size=(4, 5),
-    preprocess=Preprocess(
-        colour="rgb",
-        resize="exact",
-        size=0,
-        interpolation="box",
-        antialias=True,
-        crop="none",
-        crop_fraction=0.0,
-        scale=1.0,
-        mean=(1.0, 2.0, 3.0),
-        std=(1.0, 1.0, 1.0),
-    ),
-    backbone={"name": "x.y"},
-    training={"C": 1.0},
-    metrics={},
-    tlpipe_version="1",
-    created_at="now",
-    fingerprint="f",
-    precision="fp32",
-    decoder="d",
-    backbone_digest="e",
-)
-
-
-def test_metadata_survive_the_file() -> None:
-    flat = INFO.to_metadata()
+def test_metadata_survive_the_file(info: ClassifierInfo) -> None:
+    flat = info.to_metadata()
     assert all(isinstance(value, str) for value in flat.values())
-    assert read_metadata(flat, "it") == INFO
+    assert read_metadata(flat, "it") == info
 
 
 @pytest.mark.parametrize(
@@ -133,16 +120,21 @@ def test_metadata_survive_the_file() -> None:
         ({"format_version": "2"}, "has format version 2; this tlpipe reads up to 1"),
         ({"format_version": "x"}, "The metadata of it are damaged"),
         ({"classes": "{"}, "The metadata of it are damaged"),
-        (
-            {"fingerprint": None},
-            r"metadata of it lacks \['fingerprint'\]. The file is damaged",
-        ),
+        ({"fingerprint": None}, r"metadata of it lacks \['fingerprint'\]. The file is damaged"),
+        ({"fingerprint": "0"}, "The preprocessing or fingerprint of it is not its card's"),
         ({"classes": "3"}, "'classes' is 3"),
+        ({"classes": '["a", "a"]'}, r"The classes of it are \['a', 'a'\]"),
         ({"image_size": "[1]"}, r"'image_size' is \[1\]"),
+        ({"image_size": "[16, 17]"}, "The preprocessing or fingerprint of it is not its card's"),
         ({"preprocess": "{}"}, "'preprocess' lacks"),
+        ({"backbone": "[]"}, "it must be of type dict"),
+        ({"backbone": "{}"}, "states schema = None"),
+        ({"metrics": "[]"}, "it must be of type dict"),
     ],
 )
-def test_wrong_metadata_are_refused(changes: dict[str, str | None], message: str) -> None:
-    flat = {k: v for k, v in (INFO.to_metadata() | changes).items() if v is not None}
+def test_wrong_metadata_are_refused(
+    info: ClassifierInfo, changes: dict[str, str | None], message: str
+) -> None:
+    flat = {k: v for k, v in (info.to_metadata() | changes).items() if v is not None}
     with pytest.raises(ClassifierError, match=message):
         read_metadata(flat, "it")

@@ -83,7 +83,7 @@ def test_the_default_crop_is_that_of_its_training() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(width=st.integers(30, 700), height=st.integers(30, 700))
-def test_a_crop_after_resizing_equals_resizing_the_whole(width: int, height: int) -> None:
+def test_a_crop_after_resizing_is_that_of_the_whole_resized(width: int, height: int) -> None:
     image = photo_like(width, height)
     short = min(width, height)
     whole_size = (int(64 * width / short), int(64 * height / short))
@@ -91,8 +91,10 @@ def test_a_crop_after_resizing_equals_resizing_the_whole(width: int, height: int
     left, top = (round((n - 56) / 2.0) for n in whole_size)
     expected = np.asarray(whole.crop((left, top, left + 56, top + 56)), np.int16)
     spec = dataclasses.replace(SHORTEST, size=64)
-    found = preprocess(image, (56, 56), spec).astype(np.int16)
-    assert np.abs(found - expected).max() <= 1
+    difference = np.abs(preprocess(image, (56, 56), spec).astype(np.int16) - expected)
+    # Pillow may take rows or columns first, whichever is less work, and rounds in between.
+    assert difference.max() <= 4
+    assert difference.mean() <= 0.4
 
 
 @settings(max_examples=200, deadline=None)

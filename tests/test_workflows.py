@@ -32,6 +32,7 @@ from tlpipe.errors import (
 )
 from tlpipe.stages.store import read_features, read_rejects
 from tlpipe.types import Progress
+from tlpipe.workflows import embed as embed_module
 from tlpipe.workflows import train_head as train_head_module
 from tlpipe.workflows.common import RunOptions, loader
 
@@ -155,8 +156,11 @@ def test_a_card_with_another_dim_is_refused(photos: Path, tmp_path: Path) -> Non
     ("values", "message"),
     [
         ({"device": "tpu"}, "The device 'tpu' is unknown"),
-        ({"batch_size": 0}, "The batch size is 0"),
-        ({"max_rejects": -1}, "max_rejects is -1"),
+        ({"batch_size": 0}, "The batch size is 0; it must be"),
+        ({"max_rejects": -1}, "max_rejects is -1; it must be"),
+        ({"max_rejects": 1.0}, "max_rejects is 1.0"),
+        ({"max_rejects": float("nan")}, "max_rejects is nan"),
+        ({"batch_size": 1.5}, "The batch size is 1.5"),
     ],
 )
 def test_options_are_checked(values: dict[str, object], message: str) -> None:
@@ -320,13 +324,12 @@ def test_what_is_no_classifier_is_refused(photos: Path, tmp_path: Path) -> None:
 
 
 def test_a_classifier_of_another_decoder_is_refused(
-    trained: Trained, photos: Path, tmp_path: Path
+    photos: Path, tiny_card: Card, tmp_path: Path
 ) -> None:
-    model = onnx.load(trained.classifier)
-    for entry in model.metadata_props:
-        if entry.key == "decoder":
-            entry.value = "other-2"
-    onnx.save(model, tmp_path / "c.onnx")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embed_module, "DECODER", "other-2")
+        tlpipe.embed(photos, tmp_path / "f.h5", backbone=tiny_card)
+    tlpipe.train_head(tmp_path / "f.h5", tmp_path / "c.onnx")
     with pytest.raises(ClassifierError, match="on images decoded as 'other-2'; this tlpipe"):
         tlpipe.classify(tmp_path / "c.onnx", photos, tmp_path / "p.csv")
 

@@ -171,6 +171,8 @@ class Card:
         CardError
             A field is missing, unknown, of another type, or has a value that makes no sense.
         """
+        if not isinstance(table, Mapping):
+            raise CardError(f"{where} is {table!r}; it must be a table.")
         schema = table.get("schema")
         if schema != SCHEMA:
             raise CardError(
@@ -232,12 +234,12 @@ def all_cards() -> dict[str, Card]:
     return {card.name: card for card in cards}
 
 
-def find_card(name: str) -> Card:
+def find_card(name: str | Path) -> Card:
     """Card of a backbone.
 
     Parameters
     ----------
-    name : str
+    name : str or pathlib.Path
         A name of the catalogue; an architecture alone, where only one card has it; or the path of
         a card file (anything that ends in ".toml").
 
@@ -248,6 +250,7 @@ def find_card(name: str) -> Card:
     CardError
         There is, but it is wrong.
     """
+    name = str(name)
     if name.endswith(".toml"):
         return read_card(Path(name))
     cards = all_cards()

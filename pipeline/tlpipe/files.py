@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tlpipe.errors import OutputError
@@ -33,36 +33,77 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def check_output(path: Path, *, overwrite: bool) -> None:
-    """Refuse an output that could not be written, before any work is done for it.
+def is_file(path: Path) -> bool:
+    """Whether there is a regular file; False, not an error, where the system cannot tell."""
+    return os.path.isfile(path)  # noqa: PTH113  (Path.is_file raises for a name that is too long)
+
+
+def is_dir(path: Path) -> bool:
+    """Whether there is a folder; False, not an error, where the system cannot tell."""
+    return os.path.isdir(path)  # noqa: PTH112  (as above)
+
+
+def check_output(
+    path: Path,
+    *,
+    overwrite: bool,
+    suffixes: Sequence[str] = (),
+    inputs: Sequence[Path] = (),
+) -> None:
+    """Refuse an output that could not or should not be written, before any work is done for it.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    overwrite : bool
+        Whether the file may exist already.
+    suffixes : sequence of str
+        Extensions it may have; any if empty.
+    inputs : sequence of pathlib.Path
+        Files the work reads: writing over one of them would destroy it, whatever `overwrite` says.
 
     Raises
     ------
     OutputError
-        The folder is missing or read-only, the path is a folder or a device, or the file exists
-        and ``overwrite`` is false.
+        The folder is missing or read-only, the path is a folder or a device, the extension is
+        another one, the file exists and `overwrite` is false, or it is one of `inputs`.
     """
-    if path.is_dir():
+    if is_dir(path):
         raise OutputError(
             f"The output {str(path)!r} is a folder.", hint="Name a file, for example inside it."
         )
-    if not path.parent.is_dir():
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise OutputError(
+            f"The output {str(path)!r} must end in {' or '.join(suffixes)}.",
+            hint=f"For example {str(path.with_name(path.name + suffixes[0]))!r}.",
+        )
+    if not is_dir(path.parent):
         raise OutputError(
             f"The folder {str(path.parent)!r} of the output {path.name!r} does not exist.",
-            hint=f"Create it: mkdir -p {str(path.parent)!r}",
+            hint="Create it first.",
         )
-    if path.exists() and not path.is_file():
+    if os.path.lexists(path):
+        _check_existing(path, overwrite, inputs)
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"The folder {str(path.parent)!r} cannot be written to.")
+
+
+def _check_existing(path: Path, overwrite: bool, inputs: Sequence[Path]) -> None:
+    if not is_file(path):
         raise OutputError(
-            f"The output {str(path)!r} is not a regular file.",
+            f"The output {str(path)!r} exists and is not a regular file.",
             hint="An output is renamed into place when it is whole, so it must be a file.",
         )
-    if path.exists() and not overwrite:
+    if any(is_file(other) and path.samefile(other) for other in inputs):
+        raise OutputError(
+            f"The output {str(path)!r} is a file that this command reads.",
+            hint="Choose another --output.",
+        )
+    if not overwrite:
         raise OutputError(
             f"The output {str(path)!r} exists already.",
             hint="Choose another --output, or replace it with --overwrite.",
         )
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise OutputError(f"The folder {str(path.parent)!r} cannot be written to.")
 
 
 @contextlib.contextmanager
@@ -79,7 +120,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         The system refused to create, write or rename the file (no space left, no permission …).
     """
     target = Path(os.path.realpath(path))  # write through a symbolic link, do not replace it
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+    temporary = target.with_name(f".tlpipe-{secrets.token_hex(8)}.tmp")
     try:
         temporary.touch(exist_ok=False)
         yield temporary
@@ -95,7 +136,8 @@ def whole_file(path: Path) -> Iterator[Path]:
             hint="Nothing was left behind; a file of that name that existed before is unchanged.",
         ) from exc
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # an unusable folder; the error is being raised already
+            temporary.unlink(missing_ok=True)
 
 
 def _fsync(path: Path) -> None:

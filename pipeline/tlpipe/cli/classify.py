@@ -57,16 +57,19 @@ def classify_command(
     """
     from tlpipe import classify
     from tlpipe.files import check_output
+    from tlpipe.stages.predictions import FORMATS
     from tlpipe.stages.source import open_source
+    from tlpipe.workflows.classify import open_classifier
 
     options = as_run_options(**run)
-    check_output(output, overwrite=overwrite)
-    opened = open_source(source)
-    show_survey(opened.survey)
+    check_output(output, overwrite=overwrite, suffixes=FORMATS, inputs=[classifier, source])
+    model = open_classifier(classifier, options.device)
+    images = open_source(source)
+    show_survey(images.survey)
     with progress() as report:
         result = classify(
-            classifier,
-            opened,
+            model,
+            images,
             output,
             top_k=top_k,
             options=options,
@@ -120,21 +123,24 @@ def evaluate_command(
     from tlpipe import evaluate
     from tlpipe.files import check_output, whole_file
     from tlpipe.stages.source import open_source
+    from tlpipe.workflows.classify import open_classifier
 
     options = as_run_options(**run)
     if json_path is not None:
-        check_output(json_path, overwrite=overwrite)
-    opened = open_source(source)
-    show_survey(opened.survey)
+        inputs = [classifier, source]
+        check_output(json_path, overwrite=overwrite, suffixes=(".json",), inputs=inputs)
+    model = open_classifier(classifier, options.device)
+    images = open_source(source)
+    show_survey(images.survey)
     with progress() as report:
-        result = evaluate(classifier, opened, split=split, options=options, progress=report)
-    show_rejects(result.rejects, "They were left out.")
-    show_metrics(result.metrics, result.classes, result.judged_on)
+        result = evaluate(model, images, split=split, options=options, progress=report)
     if json_path is not None:
         with whole_file(json_path) as temporary:
             text = json.dumps(result.to_dict(), indent=2, ensure_ascii=False)
             temporary.write_text(text + "\n", encoding="utf-8")
         say(f"Wrote {str(json_path)!r}.")
+    show_rejects(result.rejects, "They were left out.")
+    show_metrics(result.metrics, result.classes, result.judged_on)
     if result.too_many_rejects:
         say("These are more rejects than --max-rejects allows.")
         ctx.exit(TOO_MANY_REJECTS)

@@ -49,9 +49,12 @@ def demo_command(output: Path) -> None:
         raise OutputError(f"The folder {str(output)!r} cannot be made: {exc.strerror}.") from exc
     images = output / "digits"
     say(f"Rendering {digits.COUNT:,} scans of handwritten digits to {str(images)!r} ...")
-    with progress() as report:
-        for count in digits.render(images):
-            report(Progress("render", count, digits.COUNT, 0))
+    try:
+        with progress() as report:
+            for count in digits.render(images):
+                report(Progress("render", count, digits.COUNT, 0))
+    except OSError as exc:
+        raise OutputError(f"The scans cannot be written to {str(images)!r}: {exc}.") from exc
 
     features, classifier = output / "features.h5", output / "classifier.onnx"
     predictions = output / "predictions.csv"

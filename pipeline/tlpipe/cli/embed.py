@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,10 @@ def embed_command(
     from tlpipe import embed
     from tlpipe.files import check_output
     from tlpipe.stages.source import open_source
+    from tlpipe.workflows.embed import FEATURE_SUFFIXES
 
     options = as_run_options(**run)
-    check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite, suffixes=FEATURE_SUFFIXES, inputs=[source])
     opened = open_source(source)
     show_survey(opened.survey)
     with progress() as report:
@@ -74,6 +76,9 @@ def show_embedded(result: Any) -> None:
         f"Wrote {str(result.path)!r}: {result.count:,} embeddings of {result.dim:,} numbers,"
         f" made at {rate:,.0f} images/s on {result.provider}."
     )
-    show_rejects(result.rejects, f"List them: tlpipe inspect {result.path} --rejects")
+    command = shlex.join(["tlpipe", "inspect", str(result.path), "--rejects"])
+    show_rejects(result.rejects, f"List them: {command}")
+    if result.lost_classes:
+        say(f"No image of these classes could be read: {', '.join(result.lost_classes)}.")
     if result.too_many_rejects:
         say("These are more rejects than --max-rejects allows.")

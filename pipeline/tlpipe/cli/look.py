@@ -82,8 +82,13 @@ def verify_command(ctx: click.Context, classifier: Path) -> None:
         if names:
             click.echo(f"  {len(names)} tensors {what}: {', '.join(names[:10])}")
     click.echo(f"  left out as not needed: {', '.join(result.dropped) or 'none'}")
-    click.echo(f"  operators between image and embedding: {_same(result.same_graph)}")
+    click.echo(f"  operators and preprocessing: {_same(result.same_graph)}")
     click.echo(f"  digest {result.digest}: {_same(result.same_digest)} as recorded")
+    if not result.catalogued:
+        click.echo(
+            "  the card is not of tlpipe's catalogue: the pretrained file is the one that the"
+            f" classifier itself names, {result.file}"
+        )
     if not result.frozen:
         click.echo("NOT FROZEN: this backbone is not the pretrained one.", err=True)
         ctx.exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from typing import Any
@@ -40,6 +41,11 @@ class TlpipeGroup(click.Group):
             if exc.hint:
                 click.echo(f"{click.style('Hint:', bold=True)} {exc.hint}", err=True)
             ctx.exit(exc.exit_code)
+        except OSError as exc:
+            if ctx.params["debug"] or isinstance(exc, BrokenPipeError):
+                raise
+            click.echo(f"{click.style('Error:', fg='red')} {exc}", err=True)
+            ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("Interrupted. Outputs that were not finished were not written.", err=True)
             ctx.exit(INTERRUPTED)
@@ -96,5 +102,10 @@ def _terminated(signum: int, _: object) -> None:
 
 def main() -> None:
     """Run the command line and exit."""
-    signal.signal(signal.SIGTERM, _terminated)
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _terminated)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name may hold what a terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     cli(prog_name="tlpipe")

@@ -37,7 +37,12 @@ _VERBS = {
 
 def say(text: str) -> None:
     """Talk: a line on standard error."""
-    click.echo(text, err=True)
+    click.echo("\n".join(shown(line) for line in text.split("\n")), err=True)
+
+
+def shown(text: str) -> str:
+    """`text` with control characters escaped: a name must not steer the terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def show_survey(survey: Survey) -> None:
@@ -206,9 +211,9 @@ def _table(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]
     table = Table(box=SIMPLE, pad_edge=False)
     for position, name in enumerate(header):
         numeric = position > 0 and all(_numeric(row[position]) for row in rows)
-        table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+        table.add_column(Text(shown(name)), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(shown(cell)) for cell in row))
     console.print(table)
 
 

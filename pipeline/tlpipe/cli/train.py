@@ -75,11 +75,11 @@ def train_command(
       tlpipe train photos/ -o classifier.onnx
     """
     from tlpipe import train
-    from tlpipe.files import check_output
     from tlpipe.stages.source import open_source
+    from tlpipe.workflows.train_head import check_classifier_output
 
     options = as_run_options(**run)
-    check_output(output, overwrite=overwrite)
+    check_classifier_output(output, overwrite=overwrite, inputs=[source])
     opened = open_source(source)
     show_survey(opened.survey)
     with progress() as report:

@@ -82,11 +82,10 @@ class OrtNetwork:
         """The file's metadata properties."""
         return dict(self._session.get_modelmeta().custom_metadata_map)
 
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width in pixels of the images it takes."""
-        _, height, width, _ = self._session.get_inputs()[0].shape
-        return height, width
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of its input and of the outputs it computes, without their batch axes."""
+        outputs = [o for o in self._session.get_outputs() if o.name in self._outputs]
+        return tuple(tuple(value.shape[1:]) for value in (*self._session.get_inputs(), *outputs))
 
     def run(self, images: UInt8Array) -> dict[str, Any]:
         """Outputs by name, each (B, ...), for `images` uint8 (B, H, W, 3), RGB.
@@ -130,11 +129,20 @@ def _open(model: Path | bytes, providers: list[Any]) -> onnxruntime.InferenceSes
     options.inter_op_num_threads = 1
     try:
         return onnxruntime.InferenceSession(
-            model if isinstance(model, bytes) else str(model), options, providers=providers
+            model if isinstance(model, bytes) else _path(model), options, providers=providers
         )
     except Exception as exc:  # ONNX Runtime's exceptions have no common base
         name = "The network" if isinstance(model, bytes) else f"{str(model)!r}"
         raise BackboneError(f"{name} cannot be opened by ONNX Runtime: {exc}") from exc
+
+
+def _path(path: Path) -> str | bytes:
+    """`path` as ONNX Runtime takes it: it cannot read a name that is no UTF-8, but a content."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return path.read_bytes()
+    return str(path)
 
 
 def _open_cuda(model: Path | bytes) -> onnxruntime.InferenceSession:

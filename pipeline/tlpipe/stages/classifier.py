@@ -1,8 +1,8 @@
 """Classifier: what a ``classifier.onnx`` says of itself, in its metadata properties.
 
 Takes and gives a flat mapping of str to str, the only form of metadata that ONNX has; values that
-are more than text are JSON. ``docs/classifier-file.md`` specifies them. Imports ``errors``,
-``records`` and ``types`` only: reading a classifier needs neither ``onnx`` nor the catalogue.
+are more than text are JSON. ``docs/classifier-file.md`` specifies them. Imports ``catalogue``,
+``errors``, ``records`` and ``types`` only: reading a classifier does not need ``onnx``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, get_type_hints
 
-from tlpipe.errors import ClassifierError
+from tlpipe.catalogue import Card
+from tlpipe.errors import CardError, ClassifierError
 from tlpipe.records import RecordError, build
 from tlpipe.types import Preprocess
 
@@ -62,6 +63,19 @@ class ClassifierInfo:
     decoder: str
     backbone_digest: str
 
+    def card(self) -> Card:
+        """Card of the backbone."""
+        return Card.from_dict(self.backbone, "The classifier's card")
+
+    def fits(self, card: Card) -> bool:
+        """Whether preprocessing and fingerprint are those of `card`."""
+        expected = card.fingerprint(precision=self.precision, decoder=self.decoder)
+        return (self.image_size, self.preprocess, self.fingerprint) == (
+            card.image_size,
+            card.preprocess,
+            expected,
+        )
+
     def to_metadata(self) -> dict[str, str]:
         """Flat text, for the file."""
         flat = {"format": FORMAT, "format_version": str(FORMAT_VERSION)}
@@ -104,8 +118,13 @@ def read_metadata(flat: Mapping[str, str], where: str) -> ClassifierInfo:
             for name, text in flat.items()
             if name not in _MARKS
         }
-        return build(ClassifierInfo, table, f"The metadata of {where}")
-    except RecordError as exc:
+        info = build(ClassifierInfo, table, f"The metadata of {where}")
+        if len(info.classes) < 2 or len(set(info.classes)) < len(info.classes):
+            raise RecordError(f"The classes of {where} are {list(info.classes)}.")
+        if not info.fits(info.card()):
+            raise RecordError(f"The preprocessing or fingerprint of {where} is not its card's.")
+        return info
+    except (CardError, RecordError) as exc:
         raise ClassifierError(f"{exc} The file is damaged.") from exc
     except (KeyError, ValueError) as exc:
         if isinstance(exc, ClassifierError):

@@ -11,6 +11,7 @@ Takes items, a loader and a ``Network``; gives outcomes. Imports ``types`` and N
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -77,15 +78,17 @@ def run(
     workers = workers or usable_cores()
     size = batch_size or (CPU_BATCH_SIZE if network.provider.startswith("CPU") else GPU_BATCH_SIZE)
     pending: deque[Future[list[Outcome]]] = deque()
+    stop = threading.Event()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="tlpipe")
     try:
         for batch in _batches(items, size):
-            pending.append(pool.submit(_infer, batch, load, network))
+            pending.append(pool.submit(_infer, batch, load, network, stop))
             if len(pending) >= workers * _BATCHES_AHEAD:
                 yield from pending.popleft().result()
         while pending:
             yield from pending.popleft().result()
     finally:
+        stop.set()  # nobody wants what is under way any more
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -95,9 +98,15 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def _infer(items: list[Item], load: Loader, network: Network) -> list[Outcome]:
+def _infer(
+    items: list[Item], load: Loader, network: Network, stop: threading.Event
+) -> list[Outcome]:
     """Load a batch and run the network on those of it that could be loaded."""
-    loaded = [load(item) for item in items]
+    loaded = []
+    for item in items:
+        if stop.is_set():
+            return []
+        loaded.append(load(item))
     images = [result[0] for result in loaded if not isinstance(result, Reject)]
     values = network.run(np.stack(images)) if images else {}
     row = 0

@@ -1,7 +1,7 @@
 """Predictions: writes what a classifier says, one row per input, in order.
 
 Takes outcomes, gives a CSV or JSON Lines file that is whole or not there, in constant memory.
-Imports ``errors``, ``types``, ``files`` and NumPy.
+Imports ``types``, ``files`` and NumPy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from tlpipe.errors import OptionError
 from tlpipe.files import whole_file
 
 if TYPE_CHECKING:
@@ -40,20 +39,6 @@ class PredictionSummary:
 
     classes: Counter[str] = field(default_factory=Counter)
     rejects: Counter[str] = field(default_factory=Counter)
-
-
-def check_format(path: Path) -> None:
-    """Refuse a path whose extension names no known format.
-
-    Raises
-    ------
-    OptionError
-    """
-    if path.suffix.lower() not in _WRITERS:
-        raise OptionError(
-            f"The output {str(path)!r} has the extension {path.suffix!r}.",
-            hint=f"Use one of {list(_WRITERS)}.",
-        )
 
 
 def write_predictions(
@@ -141,3 +126,4 @@ def _jsonl(path: Path, top_k: int) -> Iterator[Write]:
 
 
 _WRITERS = {".csv": _csv, ".jsonl": _jsonl}
+FORMATS = tuple(_WRITERS)

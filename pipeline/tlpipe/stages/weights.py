@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tlpipe.catalogue import Card
-from tlpipe.errors import WeightsError
-from tlpipe.files import cache_dir, sha256_file, whole_file
+from tlpipe.errors import OutputError, WeightsError
+from tlpipe.files import CACHE_VARIABLE, cache_dir, is_file, sha256_file, whole_file
 
 if TYPE_CHECKING:
     import onnx
@@ -68,7 +68,7 @@ def _locate(card: Card) -> Path:
                 hint=hint,
             ) from None
         path = Path(str(distribution.locate_file(weights.file)))
-    if not path.is_file():
+    if not is_file(path):
         raise WeightsError(
             f"The weights of {card.name!r} should be in {str(path)!r}, but there is no such file.",
             hint=hint,
@@ -148,12 +148,18 @@ def prepared_file(card: Card) -> Path:
     facts.append(card.preprocess.to_dict())
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     path = cache_dir() / "backbones" / f"{card.name}-{key[:16]}.onnx"
-    note = path.with_suffix(".sha256")
-    if path.is_file() and note.is_file():
-        if note.read_text(encoding="ascii").strip() == sha256_file(path):
-            return path
-        _log.warning("The cached network %s is damaged; it is built anew.", path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    note = path.with_name(f"{path.name}.sha256")
+    try:
+        if is_file(path) and is_file(note):
+            if note.read_bytes().strip() == sha256_file(path).encode():
+                return path
+            _log.warning("The cached network %s is damaged; it is built anew.", path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise OutputError(
+            f"The cache {str(path.parent)!r} cannot be used: {exc.strerror}.",
+            hint=f"Choose a folder that can be written to: {CACHE_VARIABLE}=FOLDER.",
+        ) from exc
     content = feature_network(card).SerializeToString(deterministic=True)
     with whole_file(path) as temporary:
         temporary.write_bytes(content)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlpipe.errors import ClassifierError, OptionError
-from tlpipe.files import check_output
+from tlpipe.files import check_output, is_file
 from tlpipe.stages.backbone import OrtNetwork
 from tlpipe.stages.classifier import ClassifierInfo, read_metadata
 from tlpipe.stages.decode import DECODER
-from tlpipe.stages.predictions import check_format, write_predictions
+from tlpipe.stages.predictions import FORMATS, write_predictions
 from tlpipe.stages.source import Source, Survey
 from tlpipe.types import Device, Item, Outcome, ProgressCallback
 from tlpipe.workflows.common import RunOptions, as_source, loader, run_over
@@ -60,6 +60,7 @@ class ClassifyResult:
 class Classifier:
     """An opened classifier file."""
 
+    path: Path
     info: ClassifierInfo
     network: OrtNetwork
 
@@ -89,7 +90,7 @@ def open_classifier(path: str | Path, device: Device = "auto") -> Classifier:
         The device asked for cannot be used.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise ClassifierError(f"The classifier {str(path)!r} does not exist.")
     network = OrtNetwork(path, device)
     info = read_metadata(network.metadata, repr(str(path)))
@@ -99,11 +100,24 @@ def open_classifier(path: str | Path, device: Device = "auto") -> Classifier:
             f" as {DECODER!r}, which gives other pixels.",
             hint=f"Train it anew, or use the tlpipe version that made it ({info.tlpipe_version}).",
         )
-    return Classifier(info, network.only(["probabilities"]))
+    network = network.only(["probabilities"])
+    if network.shapes() != ((*info.image_size, 3), (len(info.classes),)):
+        raise ClassifierError(
+            f"{str(path)!r} is damaged: its graph takes and gives {network.shapes()}, its metadata"
+            f" speak of images of {info.image_size} and {len(info.classes)} classes."
+        )
+    return Classifier(path, info, network)
+
+
+def as_classifier(classifier: Classifier | str | Path, device: Device) -> Classifier:
+    """Open a path as a classifier; an opened one stays as it is."""
+    if isinstance(classifier, Classifier):
+        return classifier
+    return open_classifier(classifier, device)
 
 
 def classify(
-    classifier: str | Path,
+    classifier: Classifier | str | Path,
     source: Source | str | Path,
     output: str | Path,
     *,
@@ -116,8 +130,8 @@ def classify(
 
     Parameters
     ----------
-    classifier : str or pathlib.Path
-        A file that ``train_head`` wrote.
+    classifier : Classifier, str or pathlib.Path
+        A file that ``train_head`` wrote, or that ``open_classifier`` opened.
     source : Source, str or pathlib.Path
         A folder of images, one image or a CSV manifest; labels are ignored.
     output : str or pathlib.Path
@@ -138,7 +152,7 @@ def classify(
     Raises
     ------
     OptionError
-        `top_k` or the extension of `output` makes no sense.
+        `top_k` makes no sense.
     ClassifierError, BackboneError, DeviceError
         The classifier cannot be used.
     SourceError
@@ -148,9 +162,9 @@ def classify(
     """
     options = options or RunOptions()
     output = Path(output)
-    check_format(output)
-    check_output(output, overwrite=overwrite)
-    opened = open_classifier(classifier, options.device)
+    opened = as_classifier(classifier, options.device)
+    path = source.path if isinstance(source, Source) else Path(source)
+    check_output(output, overwrite=overwrite, suffixes=FORMATS, inputs=[opened.path, path])
     classes = opened.info.classes
     if not 1 <= top_k <= len(classes):
         raise OptionError(

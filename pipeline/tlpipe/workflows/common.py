@@ -56,22 +56,30 @@ class RunOptions:
             raise OptionError(
                 f"The device {self.device!r} is unknown.", hint=f"Use one of {list(DEVICES)}."
             )
-        if self.batch_size is not None and self.batch_size < 1:
-            raise OptionError(f"The batch size is {self.batch_size}; it must be at least 1.")
-        if self.max_rejects is not None and self.max_rejects < 0:
-            raise OptionError(f"max_rejects is {self.max_rejects}; it must not be negative.")
+        size, limit = self.batch_size, self.max_rejects
+        if size is not None and (type(size) is not int or size < 1):
+            raise OptionError(f"The batch size is {size!r}; it must be an int of at least 1.")
+        if not (limit is None or (type(limit) is int and limit >= 0) or _is_fraction(limit)):
+            raise OptionError(
+                f"max_rejects is {limit!r}; it must be an int of at least 0, a fraction of all"
+                " items as a float from 0 to below 1, or None."
+            )
 
     def too_many(self, rejects: int, total: int) -> bool:
         """Whether `rejects` of `total` items are more than allowed."""
         if self.max_rejects is None:
             return False
-        limit = self.max_rejects
-        return rejects > (limit * total if isinstance(limit, float) and limit < 1 else limit)
+        fraction = isinstance(self.max_rejects, float)
+        return rejects > (self.max_rejects * total if fraction else self.max_rejects)
+
+
+def _is_fraction(value: object) -> bool:
+    return isinstance(value, float) and 0 <= value < 1
 
 
 def as_source(source: Source | str | Path) -> Source:
     """Open a path as a source; an opened one stays as it is."""
-    return source if isinstance(source, Source) else open_source(Path(source))
+    return source if isinstance(source, Source) else open_source(source)
 
 
 def loader(size: tuple[int, int], spec: Preprocess) -> Loader:

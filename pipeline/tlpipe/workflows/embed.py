@@ -13,7 +13,7 @@ from tlpipe.errors import BackboneError
 from tlpipe.files import check_output
 from tlpipe.stages.backbone import OrtNetwork
 from tlpipe.stages.decode import DECODER
-from tlpipe.stages.source import Source, Survey
+from tlpipe.stages.source import Source, Survey, printable
 from tlpipe.stages.store import FeatureHeader, write_features
 from tlpipe.stages.weights import prepared_file
 from tlpipe.types import (
@@ -29,6 +29,7 @@ from tlpipe.version import __version__
 from tlpipe.workflows.common import RunOptions, as_source, loader, now, run_over
 
 PRECISION = "fp32"
+FEATURE_SUFFIXES = (".h5", ".hdf5")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class EmbedResult:
         Items left out, by reason.
     too_many_rejects : bool
         Whether they are more than was allowed.
+    lost_classes : list of str
+        Classes of the source of which not one image could be embedded.
     survey : Survey
         What the source holds.
     provider : str
@@ -58,6 +61,7 @@ class EmbedResult:
     dim: int
     rejects: Counter[str]
     too_many_rejects: bool
+    lost_classes: list[str]
     survey: Survey
     provider: str
     elapsed_s: float
@@ -108,7 +112,8 @@ def embed(
     """
     options = options or RunOptions()
     output = Path(output)
-    check_output(output, overwrite=overwrite)
+    path = source.path if isinstance(source, Source) else Path(source)
+    check_output(output, overwrite=overwrite, suffixes=FEATURE_SUFFIXES, inputs=[path])
     card = backbone if isinstance(backbone, Card) else find_card(backbone)
     source = as_source(source)
     network = OrtNetwork(prepared_file(card), options.device)
@@ -119,7 +124,7 @@ def embed(
         provider=network.provider,
         precision=PRECISION,
         decoder=DECODER,
-        source=str(source.path.resolve()),
+        source=printable(str(source.path.resolve())),
         created_at=now(),
     )
     outcomes = run_over(
@@ -141,6 +146,7 @@ def embed(
         dim=card.output.dim,
         rejects=summary.rejects,
         too_many_rejects=options.too_many(rejected, summary.count + rejected),
+        lost_classes=sorted(set(source.survey.classes) - set(summary.classes)),
         survey=source.survey,
         provider=network.provider,
         elapsed_s=time.perf_counter() - start,

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tlpipe.errors import SourceError
+from tlpipe.errors import OptionError, SourceError
 from tlpipe.stages.metrics import Metrics, measure
 from tlpipe.stages.source import Source, Survey
 from tlpipe.types import Item, ProgressCallback, Split
-from tlpipe.workflows.classify import open_classifier
+from tlpipe.workflows.classify import Classifier, as_classifier
 from tlpipe.workflows.common import RunOptions, as_source
 
 Which = Literal["auto", "all", "train", "validation", "test"]
@@ -58,7 +58,7 @@ class EvaluateResult:
 
 
 def evaluate(
-    classifier: str | Path,
+    classifier: Classifier | str | Path,
     source: Source | str | Path,
     *,
     split: Which = "auto",
@@ -69,7 +69,7 @@ def evaluate(
 
     Parameters
     ----------
-    classifier : str or pathlib.Path
+    classifier : Classifier, str or pathlib.Path
     source : Source, str or pathlib.Path
         Its labels must be classes of the classifier; images without a label are left out.
     split : {"auto", "all", "train", "validation", "test"}
@@ -87,7 +87,7 @@ def evaluate(
         The classifier cannot be used.
     """
     options = options or RunOptions()
-    opened = open_classifier(classifier, options.device)
+    opened = as_classifier(classifier, options.device)
     source = as_source(source)
     classes = list(opened.info.classes)
     chosen = _choose(source, split)
@@ -135,13 +135,15 @@ def evaluate(
 
 
 def _choose(source: Source, split: Which) -> set[Split]:
+    if split not in WHICH:
+        raise OptionError(f"The split {split!r} is unknown.", hint=f"Use one of {list(WHICH)}.")
     if split == "all":
         return set(Split)
     if split != "auto":
         return {Split[split.upper()]}
-    present = source.survey.by_split()
+    labelled = {at for at, label in source.survey.labels if label is not None}
     for preferred in (Split.TEST, Split.VALIDATION):
-        if preferred in present:
+        if preferred in labelled:
             return {preferred}
     return set(Split)
 

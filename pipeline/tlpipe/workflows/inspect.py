@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlpipe.catalogue import read_card
-from tlpipe.errors import UnknownFileError
+from tlpipe.catalogue import Card, read_card
+from tlpipe.errors import CardError, FeatureFileError, UnknownFileError
+from tlpipe.files import is_file
 from tlpipe.types import Split
 
 
@@ -42,7 +43,7 @@ def inspect(path: str | Path) -> Inspection:
         It is one, but it is damaged.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise UnknownFileError(f"The file {str(path)!r} does not exist, or is a folder.")
     suffix = path.suffix.lower()
     with path.open("rb") as stream:
@@ -69,7 +70,10 @@ def _features(path: Path) -> Inspection:
     from tlpipe.stages.store import inspect_features
 
     info = inspect_features(path)
-    card = json.loads(info.header.backbone)
+    try:
+        card = Card.from_dict(json.loads(info.header.backbone), f"The card in {str(path)!r}")
+    except (CardError, json.JSONDecodeError) as exc:
+        raise FeatureFileError(f"{str(path)!r} is damaged: {exc}") from exc
     by_class: dict[str, dict[str, int]] = {}
     for (split, label), count in sorted(info.labels.items()):
         name = info.classes[label] if label >= 0 else "(no label)"
@@ -79,7 +83,7 @@ def _features(path: Path) -> Inspection:
         {
             "embeddings": info.shape[0],
             "dim": info.shape[1],
-            "backbone": card["name"],
+            "backbone": card.name,
             "fingerprint": info.header.fingerprint,
             "precision": info.header.precision,
             "provider": info.header.provider,
@@ -111,7 +115,7 @@ def _onnx(path: Path) -> Inspection:
         "classifier",
         {
             "classes": list(info.classes),
-            "backbone": info.backbone["name"],
+            "backbone": info.card().name,
             "fingerprint": info.fingerprint,
             **facts,
             "image_size": list(info.image_size),
@@ -141,7 +145,7 @@ def _predictions(path: Path) -> Inspection:
                 classes[row["class"]] += 1
             else:
                 reasons[row["reason"]] += 1
-    except (KeyError, TypeError, ValueError, csv.Error) as exc:
+    except (KeyError, RecursionError, TypeError, ValueError, csv.Error) as exc:
         raise UnknownFileError(
             f"{str(path)!r} holds no predictions: {exc!r}.",
             hint="Predictions are what 'tlpipe classify' writes.",
@@ -168,7 +172,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 def _report(path: Path) -> Inspection:
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as exc:
+    except (RecursionError, ValueError) as exc:
         raise UnknownFileError(f"{str(path)!r} is no JSON text: {exc}.") from exc
     if not isinstance(report, dict) or report.get("format") != "tlpipe-metrics":
         raise UnknownFileError(f"{str(path)!r} is no report of tlpipe's.")

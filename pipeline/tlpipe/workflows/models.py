@@ -59,7 +59,7 @@ def export_backbone(
         The output cannot be written.
     """
     output = Path(output)
-    check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite, suffixes=(".onnx",))
     card = backbone if isinstance(backbone, Card) else find_card(backbone)
     model = with_preprocess(card, full_network(card))
     count = class_count(model, card.output.logits)

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlpipe.catalogue import Card
+from tlpipe.errors import TrainingDataError
 from tlpipe.files import check_output
 from tlpipe.stages.source import Source
 from tlpipe.types import DEFAULT_BACKBONE, DEFAULT_SEED, ProgressCallback
-from tlpipe.workflows.common import RunOptions
+from tlpipe.workflows.common import RunOptions, as_source
 from tlpipe.workflows.embed import EmbedResult, embed
-from tlpipe.workflows.train_head import TrainResult, metrics_path, train_head
+from tlpipe.workflows.train_head import TrainResult, check_classifier_output, train_head
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,17 @@ def train(
 
     Raises
     ------
+    TrainingDataError
+        The source has fewer than two classes; nothing is embedded.
     TlpipeError
         As from ``embed`` and ``train_head``.
     """
     output = Path(output)
     features = features_path(output)
-    for path in (output, metrics_path(output), features):
-        check_output(path, overwrite=overwrite)
+    source = as_source(source)
+    check_classifier_output(output, overwrite=overwrite, inputs=[source.path])
+    check_output(features, overwrite=overwrite, inputs=[source.path])
+    _check_labels(source)
     embedded = embed(
         source,
         features,
@@ -71,3 +76,15 @@ def train(
     )
     trained = train_head(features, output, seed=seed, overwrite=overwrite, progress=progress)
     return TrainRun(embedded, trained)
+
+
+def _check_labels(source: Source) -> None:
+    """Refuse a source that cannot be learned from before its images are embedded."""
+    classes = source.survey.classes
+    if len(classes) < 2:
+        found = f"only the class {classes[0]!r}" if classes else "no labels"
+        raise TrainingDataError(
+            f"The source {str(source.path)!r} has {found}; a classifier needs two classes or more.",
+            hint="Sort the images into one folder per class, or list them in a CSV with a label"
+            " column.",
+        )

@@ -7,6 +7,7 @@ made them, and the joined file is compared with what scikit-learn says before it
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,12 @@ def metrics_path(classifier: Path) -> Path:
     return classifier.with_suffix(".metrics.json")
 
 
+def check_classifier_output(output: Path, *, overwrite: bool, inputs: Sequence[Path]) -> None:
+    """Refuse a classifier's path, or that of its report, before any work is done for them."""
+    check_output(output, overwrite=overwrite, suffixes=(".onnx",), inputs=inputs)
+    check_output(metrics_path(output), overwrite=overwrite, inputs=inputs)
+
+
 def train_head(
     features: str | Path,
     output: str | Path,
@@ -109,8 +116,7 @@ def train_head(
     """
     output = Path(output)
     report_path = metrics_path(output)
-    for path in (output, report_path):
-        check_output(path, overwrite=overwrite)
+    check_classifier_output(output, overwrite=overwrite, inputs=[Path(features)])
     data = read_features(Path(features))
     card = _card(data, Path(features))
     plan = plan_splits(data.labels, data.splits, data.content_sha256, data.classes, seed)
@@ -207,6 +213,9 @@ def _notices(data: Features, plan: Plan, head: Head, training: dict[str, Any]) -
     loose = int(((data.splits == Split.NONE) & (data.labels >= 0)).sum())
     if loose and (data.splits != Split.NONE).any():
         notices.append(f"{loose} labelled embeddings belong to no split; they train the head.")
+    mixed = _mixed(data)
+    if mixed:
+        notices.append(f"{mixed} images stand in more than one class, with the very same content.")
     if not head.converged:
         notices.append(
             "The solver stopped before it reached its tolerance: the head may not be the best one"
@@ -217,6 +226,16 @@ def _notices(data: Features, plan: Plan, head: Head, training: dict[str, Any]) -
     if missing:
         notices.append(f"No image of {missing} was left to judge the classifier.")
     return notices
+
+
+def _mixed(data: Features) -> int:
+    """Number of distinct image contents that have more than one label."""
+    rows = np.flatnonzero(data.labels >= 0)
+    labels_of: dict[bytes, set[int]] = {}
+    for row in rows:
+        digest = data.content_sha256[row].tobytes()
+        labels_of.setdefault(digest, set()).add(int(data.labels[row]))
+    return sum(len(labels) > 1 for labels in labels_of.values())
 
 
 def _check_parity(content: bytes, card: Card, head: Head) -> float:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tlpipe.catalogue import Card, all_cards
-from tlpipe.errors import CardError, ClassifierError
+from tlpipe.catalogue import all_cards
+from tlpipe.errors import ClassifierError
+from tlpipe.files import is_file
 from tlpipe.graph.digest import same_graph, tensor_digests, weights_digest
 from tlpipe.graph.io import load_model, metadata
 from tlpipe.stages.classifier import read_metadata
@@ -33,6 +34,10 @@ class VerifyResult:
         nothing but a head stands behind them.
     same_digest : bool
         Whether the digest is the one in the classifier's metadata.
+    catalogued : bool
+        Whether the card comes with tlpipe; else the classifier itself names the pretrained file.
+    file : str
+        The pretrained file, as the card names it.
     """
 
     backbone: str
@@ -43,6 +48,8 @@ class VerifyResult:
     dropped: list[str]
     same_graph: bool
     same_digest: bool
+    catalogued: bool
+    file: str
 
     @property
     def frozen(self) -> bool:
@@ -72,15 +79,12 @@ def verify(classifier: str | Path) -> VerifyResult:
         The pretrained file cannot be had.
     """
     path = Path(classifier)
-    if not path.is_file():
+    if not is_file(path):
         raise ClassifierError(f"The classifier {str(path)!r} does not exist.")
     model = load_model(path)
     info = read_metadata(metadata(model), repr(str(path)))
-    try:
-        card = Card.from_dict(info.backbone, f"The card in {str(path)!r}")
-    except CardError as exc:
-        raise ClassifierError(f"{str(path)!r} is damaged: {exc}") from exc
-    card = all_cards().get(card.name, card)
+    stated = info.card()
+    card = all_cards().get(stated.name, stated)
     full = full_network(card)
     ours, theirs = tensor_digests(model), tensor_digests(full)
     digest = weights_digest(model)
@@ -91,6 +95,8 @@ def verify(classifier: str | Path) -> VerifyResult:
         changed=sorted(n for n, value in ours.items() if theirs.get(n, value) != value),
         foreign=sorted(ours.keys() - theirs.keys()),
         dropped=sorted(theirs.keys() - ours.keys()),
-        same_graph=same_graph(model, feature_network(card), full),
+        same_graph=info.fits(card) and same_graph(model, feature_network(card), full),
         same_digest=digest == info.backbone_digest,
+        catalogued=card.name in all_cards(),
+        file=card.weights.file,
     )

@@ -20,21 +20,22 @@ from collections import Counter
 from pathlib import Path
 
 from tlpipe.errors import SourceError
+from tlpipe.files import is_dir, is_file
 from tlpipe.stages.source.folder import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
 from tlpipe.stages.source.folder import open_folder
 from tlpipe.stages.source.manifest import MANIFEST_DELIMITERS, open_manifest
 from tlpipe.stages.source.survey import Source as Source
 from tlpipe.stages.source.survey import Survey as Survey
-from tlpipe.stages.source.survey import printable
+from tlpipe.stages.source.survey import printable as printable
 from tlpipe.types import Item, Split
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: str | Path) -> Source:
     """Understand a path as a source of images, and survey it.
 
     Parameters
     ----------
-    path : pathlib.Path
+    path : str or pathlib.Path
         A folder, an image file or a manifest.
 
     Raises
@@ -42,11 +43,12 @@ def open_source(path: Path) -> Source:
     SourceError
         There is nothing at `path`, it cannot be read, it is ambiguous, or it holds no image.
     """
-    if path.is_dir():
+    path = Path(path)
+    if is_dir(path):
         source = open_folder(path)
-    elif path.suffix.lower() in MANIFEST_DELIMITERS and path.is_file():
+    elif path.suffix.lower() in MANIFEST_DELIMITERS and is_file(path):
         source = open_manifest(path)
-    elif path.is_file():
+    elif is_file(path):
         source = _single(path)
     else:
         raise SourceError(

@@ -40,7 +40,8 @@ class _Walk:
     ) -> Iterator[tuple[str, Path]]:
         try:
             with os.scandir(folder) as entries:
-                named = sorted((printable(entry.name), entry) for entry in entries)
+                found_here = [(printable(entry.name), entry) for entry in entries]
+            named = sorted(found_here, key=lambda pair: pair[0])
         except OSError as exc:
             raise SourceError(
                 f"The folder {str(folder)!r} cannot be listed: {exc.strerror}.",
@@ -93,6 +94,12 @@ def open_folder(root: Path) -> Source:
     survey = Survey(_layout(bool(split_of), top), skipped=walk.skipped)
     for folders, count in counts.items():
         survey.labels[describe(folders)] += count
+    named_like_splits = sorted(name for name in top if name.lower() in SPLIT_NAMES)
+    if named_like_splits and not split_of:
+        survey.notices.append(
+            f"The folder {named_like_splits[0]!r} is taken for a class, since other folders stand"
+            " beside it that are no splits."
+        )
     loose = sum(n for (_, label), n in survey.labels.items() if label is None)
     if loose and survey.classes:
         survey.notices.append(f"{loose} images lie outside any class folder: they have no label.")

@@ -12,7 +12,9 @@ import h5py
 import numpy as np
 
 from tlpipe.errors import FeatureFileError
+from tlpipe.files import is_file
 from tlpipe.stages.store.layout import FORMAT, FORMAT_VERSION, FeatureHeader
+from tlpipe.types import Split
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +30,13 @@ _SHAPES = {
     "labels": ("i", 1),
     "classes": ("O", 1),
     "splits": ("i", 1),
+    "rejects/key": ("O", 1),
+    "rejects/stage": ("O", 1),
+    "rejects/reason": ("O", 1),
+    "rejects/detail": ("O", 1),
 }
+_REJECT_COLUMNS = ("key", "stage", "reason", "detail")
+_OF_OTHER_LENGTH = ("classes", *(f"rejects/{name}" for name in _REJECT_COLUMNS))
 
 
 @dataclass(frozen=True)
@@ -66,9 +74,17 @@ def read_features(path: Path) -> Features:
         The file is missing, is no feature file, is of a newer version, or is damaged.
     """
     with _open(path) as file:
+        vectors = file["embeddings"][:].astype(np.float32, copy=False)
+        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if bad.size:
+            raise FeatureFileError(
+                f"{str(path)!r} is damaged: {bad.size} embeddings hold NaN or infinity, the first"
+                f" that of {file['keys'].asstr()[bad[0]]!r}.",
+                hint="Embed the images again.",
+            )
         return Features(
             header=_header(file),
-            vectors=file["embeddings"][:].astype(np.float32, copy=False),
+            vectors=vectors,
             keys=list(file["keys"].asstr()[:]),
             content_sha256=file["content_sha256"][:],
             labels=file["labels"][:],
@@ -110,15 +126,13 @@ def inspect_features(path: Path) -> FeatureInfo:
 def read_rejects(path: Path) -> Iterator[tuple[str, str, str, str]]:
     """Key, stage, reason and detail of each item that was left out."""
     with _open(path) as file:
-        columns = [
-            file[f"rejects/{name}"].asstr()[:] for name in ("key", "stage", "reason", "detail")
-        ]
+        columns = [file[f"rejects/{name}"].asstr()[:] for name in _REJECT_COLUMNS]
         yield from zip(*columns, strict=True)
 
 
 def _open(path: Path) -> h5py.File:
     """Open a feature file for reading, or say why it is none."""
-    if not path.is_file():
+    if not is_file(path):
         raise FeatureFileError(f"The feature file {str(path)!r} does not exist.")
     try:
         file = h5py.File(path, "r", locking=False)
@@ -136,7 +150,8 @@ def _open(path: Path) -> h5py.File:
 
 
 def _check_format(file: h5py.File, path: Path) -> None:
-    if file.attrs.get("format") != FORMAT:
+    mark = file.attrs.get("format")
+    if not isinstance(mark, str) or mark != FORMAT:
         raise FeatureFileError(
             f"{str(path)!r} is an HDF5 file, but no feature file of tlpipe.",
             hint="A feature file is what 'tlpipe embed' writes.",
@@ -170,8 +185,15 @@ def _damage(file: h5py.File) -> str:
         dataset = file[name]
         if dataset.dtype.kind not in kinds or dataset.ndim != axes:
             return f"{name!r} has the type {dataset.dtype} and the shape {dataset.shape}"
-        if name != "classes" and dataset.shape[0] != count:
+        if name not in _OF_OTHER_LENGTH and dataset.shape[0] != count:
             return f"{name!r} has {dataset.shape[0]} rows and 'keys' has {count}"
+    texts = ("keys", "classes", *(f"rejects/{name}" for name in _REJECT_COLUMNS))
+    if any(h5py.check_string_dtype(file[name].dtype) is None for name in texts):
+        return f"one of {list(texts)} is no text"
+    if file["content_sha256"].shape[1] != 32:
+        return f"'content_sha256' has the shape {file['content_sha256'].shape}"
+    if not np.isin(file["splits"][:], list(Split)).all():
+        return f"its splits are not all of {[int(split) for split in Split]}"
     labels = file["labels"][:]
     if labels.size and not -1 <= labels.min() <= labels.max() < file["classes"].shape[0]:
         return "its labels point beyond its classes"

@@ -37,6 +37,7 @@ class FeatureSummary:
 
     count: int = 0
     rejects: Counter[str] = field(default_factory=Counter)
+    classes: list[str] = field(default_factory=list)
 
 
 def write_features(
@@ -77,7 +78,7 @@ def write_features(
                 f"None of the {summary.rejects.total()} images could be embedded"
                 f" ({counted(summary.rejects)}); nothing was written."
             )
-        writer.finish()
+        summary.classes = writer.finish()
         for name, value in vars(header).items():
             file.attrs[name] = value
         file.attrs["format"] = FORMAT
@@ -166,8 +167,8 @@ class _Writer:
             return -1
         return self._class_ids.setdefault(label, len(self._class_ids))
 
-    def finish(self) -> None:
-        """Write what is buffered, and number the classes in sorted order."""
+    def finish(self) -> list[str]:
+        """Write what is buffered, number the classes in sorted order, and give them."""
         self._flush()
         classes = sorted(self._class_ids)
         self._file.create_dataset("classes", data=classes, dtype=_TEXT, shape=(len(classes),))
@@ -178,6 +179,7 @@ class _Writer:
         for start in range(0, labels.shape[0], 1 << 20):
             part = slice(start, start + (1 << 20))
             labels[part] = final[labels[part]]
+        return classes
 
 
 def _stats(stats: list[FileStat]) -> NDArray[Any]:

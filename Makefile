@@ -1,0 +1,55 @@
+# Everything a person needs; CI calls the same targets. `make help` lists them.
+# Each target makes what it needs: a fresh machine wants only Python 3.11 or newer, and make.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SOURCE ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types check format bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# The environment of a user (for the demonstration), and with it that of a developer. A stamp is
+# newer than pyproject.toml when what it asks for is installed.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "tlpipe needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.user: $(VENV)/.made pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.developer: $(VENV)/.made pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.user
+
+demo: $(VENV)/.user ## embed, train and classify 1,797 real scans with the default backbone
+	$(BIN)/tlpipe demo
+
+test: $(VENV)/.developer ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.developer ## check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.developer ## check types
+	$(BIN)/mypy
+
+check: lint types test ## all that CI checks
+
+format: $(VENV)/.developer ## correct style and format where that can be done for you
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.developer ## measure embedding against the machine's limit: make bench SOURCE=folder
+	@test -n "$(SOURCE)" || { echo "Name a folder of images: make bench SOURCE=folder" >&2; exit 2; }
+	$(BIN)/python tests/benchmarks/embed_rate.py $(SOURCE)
+
+clean: ## remove the environment and all caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
