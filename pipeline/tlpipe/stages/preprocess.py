@@ -6,8 +6,8 @@ an array. Imports ``types`` and Pillow.
 
 Only the pixels that end up in the result are computed: a centred crop after resizing is turned
 into the box of source pixels it shows. The filter taps of a pixel depend on its position in the
-source and on the scale, so the pixels are those of resizing the whole and cropping then, but for the rounding between the
-two passes of a resampling.
+source and on the scale, so the pixels are those of resizing the whole and cropping then, but for
+the rounding between the two passes of a resampling.
 """
 
 from __future__ import annotations
