@@ -100,7 +100,7 @@ def progress() -> Iterator[ProgressCallback]:
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn("{task.fields[left]}"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[rejects]}"),
         console=Console(stderr=True),
@@ -123,7 +123,10 @@ class _Live:
     def __call__(self, at: Progress) -> None:
         if at.stage not in self._tasks:
             verb = _VERBS.get(at.stage, at.stage)
-            self._tasks[at.stage] = self._bar.add_task(verb, total=at.total, rate="", rejects="")
+            left = "" if at.total is None else "left"
+            self._tasks[at.stage] = self._bar.add_task(
+                verb, total=at.total, rate="", left=left, rejects=""
+            )
         task = self._tasks[at.stage]
         speed = self._bar.tasks[task].speed
         unit = "settings" if at.stage == "train-head" else f"{speed:,.0f} images/s" if speed else ""
