@@ -12,7 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from tlpipe.catalogue import Card, read_card
+from tlpipe.card import Card
+from tlpipe.catalogue import read_card
 from tlpipe.files import CACHE_VARIABLE, sha256_file
 from tlpipe.graph.digest import weights_digest
 

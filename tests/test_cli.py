@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -21,6 +22,7 @@ from conftest import Trained, write_classes, write_image
 from tlpipe.cli.main import cli
 from tlpipe.cli.show import shown
 from tlpipe.files import CACHE_VARIABLE
+from tlpipe.stages import digits
 
 
 def run(*arguments: object) -> Result:
@@ -106,7 +108,7 @@ def test_the_whole_road(road: Path, tiny_card_path: Path) -> None:
     assert "Predicted: blue 8, green 8, red 8." in result.stderr
     assert len((road / "p.csv").read_text().splitlines()) == 26
 
-    result = run("evaluate", classifier, photos, "--json", road / "e.json")
+    result = run("evaluate", classifier, photos, "-o", road / "e.json")
     assert result.exit_code == 0, result.stderr
     assert json.loads((road / "e.json").read_text())["metrics"]["count"] == 24
     assert "accuracy 1.0000" in result.stdout
@@ -213,6 +215,41 @@ def test_an_unusable_cache_is_said(
 
 def test_names_cannot_steer_the_terminal() -> None:
     assert shown("a\x1b[2Jb\nü日") == "a\\x1b[2Jb\\nü日"
+
+
+def test_rejects_alone_are_said(trained: Trained, road: Path) -> None:
+    source = road / "photos" / "red" / "broken.png"
+    result = run("classify", trained.classifier, source, "-o", road / "p.csv")
+    assert result.exit_code == 3
+    assert result.stderr.splitlines() == [
+        "Found 1 image in one file.",
+        result.stderr.splitlines()[1],
+        "Rejected 1: 1 empty. They are rows with status 'rejected'.",
+        "Not one image could be read.",
+    ]
+
+
+def test_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On 300 of the scans; twice, and never over files of somebody else's."""
+    whole = digits.load_digits()
+    part = SimpleNamespace(images=whole.images[-300:], target=whole.target[-300:])
+    monkeypatch.setattr(digits, "load_digits", lambda: part)
+    monkeypatch.setattr(digits, "COUNT", 300)
+    folder = tmp_path / "demo"
+    first = run("demo", "-o", folder)
+    assert first.exit_code == 0, first.stderr
+    assert f"$ tlpipe embed {folder}/digits/labelled -o {folder}/features.h5\n" in first.stderr
+    assert "Frozen: the backbone is the pretrained one." in first.stdout
+    assert "... 100 rows in all" in first.stdout
+    assert len(list((folder / "digits" / "new").iterdir())) == 100
+    second = run("demo", "-o", folder)
+    assert second.exit_code == 0, second.stderr
+    assert f"-o {folder}/features.h5 --overwrite\n" in second.stderr
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "features.h5").write_text("precious")
+    third = run("demo", "-o", tmp_path / "mine")
+    assert (third.exit_code, "are not the demonstration's" in third.stderr) == (1, True)
+    assert (tmp_path / "mine" / "features.h5").read_text() == "precious"
 
 
 def test_models(road: Path, tiny_card_path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from conftest import write_classes
+from tlpipe.card import Card
 from tlpipe.cli.main import cli
 from tlpipe.stages.source import open_source
 
@@ -27,6 +29,7 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the README's reader has it, after the README's commands."""
     folder = tmp_path_factory.mktemp("walk")
     write_classes(folder / "photos", 8)
+    write_classes(folder / "other-photos", 3, seed=700)
     write_classes(folder / "new-photos", 2, seed=500)
     shutil.move(next((folder / "new-photos").rglob("*.png")), folder / "photo.jpg")
     with pytest.MonkeyPatch.context() as patch:
@@ -82,6 +85,17 @@ def test_the_tests_the_readme_names_are_there() -> None:
     assert named
     for name in named:
         assert (ROOT / "tests" / name).is_file(), name
+
+
+def test_the_card_to_copy_has_every_field() -> None:
+    text = (ROOT / "models" / "README.md").read_text(encoding="utf-8")
+    (block,) = blocks(text, "toml")
+    digits = "0" * 64
+    table = tomllib.loads(block.replace('"..."', f'"{digits}"'))
+    assert Card.from_dict(table, "the card").architecture == "mynet"
+    named = set(re.findall(r"`([a-z0-9_]+)`", text))
+    fields = {key for part in table.values() if isinstance(part, dict) for key in part}
+    assert fields <= named
 
 
 def test_every_reason_stands_in_the_specification() -> None:

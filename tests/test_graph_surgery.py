@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from conftest import TINY_CLASSES, TINY_DIM, TINY_SIZE, tiny_network
-from tlpipe.catalogue import Card
+from tlpipe.card import Card
 from tlpipe.errors import BackboneError
 from tlpipe.graph.cut import cut_at
 from tlpipe.graph.digest import same_graph, tensor_digests, weights_digest
@@ -124,6 +125,60 @@ def test_a_channels_last_input_needs_no_transpose(tiny_card: Card) -> None:
     expected = noise()[..., ::-1].astype(np.float32) - np.array(spec.mean, np.float32)
     expected /= np.array(spec.std, np.float32)
     np.testing.assert_array_equal(run(folded, image=noise())["y"], expected)
+
+
+def renamed(old: str, new: str) -> onnx.ModelProto:
+    """The tiny network with one tensor called otherwise."""
+    model = tiny_network()
+    for node in model.graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+        node.output[:] = [new if name == old else name for name in node.output]
+    for value in model.graph.input:
+        value.name = new if value.name == old else value.name
+    return model
+
+
+@pytest.mark.parametrize(("old", "new"), [("x", "image"), ("features", "embeddings")])
+def test_a_network_may_use_the_names_of_ours(tiny_card: Card, old: str, new: str) -> None:
+    plain = fold_preprocess(
+        cut_at(tiny_network(), "features", TINY_DIM), "x", "NCHW", SIZE, tiny_card.preprocess
+    )
+    tensor, output = (new, "features") if old == "x" else ("x", new)
+    cut = cut_at(renamed(old, new), output, TINY_DIM)
+    other = fold_preprocess(cut, tensor, "NCHW", SIZE, tiny_card.preprocess)
+    onnx.checker.check_model(other, full_check=True)
+    found, expected = (run(model, image=noise())["embeddings"] for model in (other, plain))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_weights_may_be_listed_as_inputs(tiny_card: Card) -> None:
+    """As they had to be before IR version 4."""
+    model = tiny_network()
+    model.ir_version = 3
+    for tensor in model.graph.initializer:
+        model.graph.input.append(
+            helper.make_tensor_value_info(tensor.name, TensorProto.FLOAT, list(tensor.dims))
+        )
+    cut = cut_at(model, "features", TINY_DIM)
+    folded = fold_preprocess(cut, "x", "NCHW", SIZE, tiny_card.preprocess)
+    assert [value.name for value in folded.graph.input] == ["image"]
+    onnx.checker.check_model(folded, full_check=True)
+
+
+@pytest.mark.parametrize(("layout", "size"), [("NCHW", (17, 16)), ("NHWC", SIZE)])
+def test_an_input_of_another_shape_is_refused(
+    tiny_card: Card, layout: Any, size: tuple[int, int]
+) -> None:
+    with pytest.raises(BackboneError, match=r"'x' is float of the shape \[0, 3, 16, 16\]"):
+        fold_preprocess(tiny_network(), "x", layout, size, tiny_card.preprocess)
+
+
+def test_probabilities_are_no_logits() -> None:
+    model = tiny_network()
+    model.graph.node.append(helper.make_node("Softmax", ["logits"], ["p"]))
+    model.graph.output[0].name = "p"
+    with pytest.raises(BackboneError, match="'p' is made by a Softmax: it holds probabilities"):
+        class_count(model, "p")
 
 
 def test_another_input_is_refused(tiny_card: Card) -> None:

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from conftest import TINY_DIM, TINY_SIZE
-from tlpipe.catalogue import Card
+from tlpipe.card import Card
 from tlpipe.errors import BackboneError, DeviceError
 from tlpipe.stages import backbone
 from tlpipe.stages.backbone import CPU, CUDA, OrtNetwork, gpu_count
@@ -64,6 +64,9 @@ class FakeSession:
         self.asked = providers
         return self
 
+    def disable_fallback(self) -> None:
+        self.no_fallback = True
+
     def get_providers(self) -> list[str]:
         return self._used
 
@@ -86,7 +89,8 @@ def test_cuda_is_asked_for_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     network = OrtNetwork(b"", "cuda")
     assert network.provider == CUDA
-    assert session.asked[0][0] == CUDA
+    assert session.asked[0] == (CUDA, {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"})
+    assert session.no_fallback
     monkeypatch.setattr(backbone, "gpu_count", lambda: 1)
     assert OrtNetwork(b"", "auto").provider == CUDA
 

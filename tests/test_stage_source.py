@@ -90,7 +90,7 @@ def test_what_is_no_image_is_skipped_and_said(tmp_path: Path) -> None:
         "hidden": 2,
     }
     assert survey.notices == [
-        "1 images lie outside any class folder: they have no label.",
+        "Images outside any class folder: 1. They have no label.",
         "Folders without any image: 'empty'.",
     ]
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tlpipe.errors import TrainingDataError
-from tlpipe.stages.splits import FOLDS, MIN_TRAIN, Plan, plan_splits
-from tlpipe.types import HOLD_OUT, Split
+from tlpipe.stages.splits import FOLDS, HOLD_OUT, MIN_TRAIN, Plan, plan_splits
+from tlpipe.types import Split
 
 
 def contents(names: list[str]) -> np.ndarray:
@@ -47,7 +47,7 @@ def test_a_fifth_of_each_class_is_held_out() -> None:
         assert abs((held == label).sum() / 2000 - HOLD_OUT) < 0.03
     assert np.intersect1d(found.fit, found.judge).size == 0
     assert found.fit.size + found.judge.size == 4000
-    assert found.judged_on == "a held-out 20% of each class"
+    assert found.judged_on == "about a fifth of each class, held out of training"
 
 
 @settings(deadline=None, max_examples=40)

@@ -9,7 +9,8 @@ import onnx
 import pytest
 
 from conftest import TINY_DIM, card_text, tiny_network
-from tlpipe.catalogue import Card, read_card
+from tlpipe.card import Card
+from tlpipe.catalogue import read_card
 from tlpipe.errors import BackboneError, WeightsError
 from tlpipe.files import CACHE_VARIABLE
 from tlpipe.stages import weights as module
@@ -100,3 +101,22 @@ def test_a_damaged_cache_is_built_anew(
     with caplog.at_level(logging.WARNING):
         assert prepared_file(tiny_card).read_bytes() == good
     assert "is damaged; it is built anew" in caplog.text
+
+
+def test_other_operators_around_the_same_tensors_are_another_network(tmp_path: Path) -> None:
+    """The digest of the tensors is the same; the file, the fingerprint and the cache are not."""
+    cards = []
+    for operator in ("Relu", "Sigmoid"):
+        model = tiny_network()
+        model.graph.node[1].op_type = operator
+        onnx.save(model, tmp_path / f"{operator}.onnx")
+        path = tmp_path / f"{operator}.toml"
+        path.write_text(card_text(tmp_path / f"{operator}.onnx"))
+        cards.append(read_card(path))
+    relu, sigmoid = cards
+    assert relu.weights.digest == sigmoid.weights.digest
+    assert prepared_file(relu) != prepared_file(sigmoid)
+    prints = {card.fingerprint(precision="fp32", decoder="d") for card in cards}
+    assert len(prints) == 2
+    operators = [node.op_type for node in onnx.load(prepared_file(sigmoid)).graph.node]
+    assert "Sigmoid" in operators

@@ -18,7 +18,8 @@ from onnx import numpy_helper
 
 import tlpipe
 from conftest import TINY_CLASSES, TINY_DIM, Trained, card_text, tiny_network, write_image
-from tlpipe.catalogue import Card, read_card
+from tlpipe.card import Card
+from tlpipe.catalogue import read_card
 from tlpipe.errors import (
     BackboneError,
     ClassifierError,
@@ -175,7 +176,7 @@ def test_the_report_says_what_was_done(trained: Trained) -> None:
     report = json.loads(trained.classifier.with_suffix(".metrics.json").read_text())
     assert report["classes"] == ["blue", "green", "red"]
     assert report["training"]["count"] + report["metrics"]["count"] == 45
-    assert report["training"]["judged_on"] == "a held-out 20% of each class"
+    assert report["training"]["judged_on"] == "about a fifth of each class, held out of training"
     assert report["metrics"]["accuracy"] == 1.0  # the colours are far apart
     assert np.sum(report["metrics"]["confusion"]) == report["metrics"]["count"]
 
@@ -243,6 +244,24 @@ def test_features_of_another_fingerprint_are_refused(trained: Trained, tmp_path:
         file.attrs["fingerprint"] = "0" * 64
     with pytest.raises(FeatureFileError, match=r"its fingerprint 000000000000\.\.\. and its"):
         tlpipe.train_head(path, tmp_path / "c.onnx")
+
+
+def test_images_that_stand_in_two_classes_or_splits_are_said(
+    tiny_card: Card, photos: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "in"
+    shutil.copytree(photos, root / "train")
+    shutil.copytree(photos, root / "test")
+    shutil.copy(photos / "red" / "000.png", root / "train" / "blue" / "red.png")
+    tlpipe.embed(root, tmp_path / "f.h5", backbone=tiny_card)
+    notices = tlpipe.train_head(tmp_path / "f.h5", tmp_path / "c.onnx").notices
+    assert notices == [
+        "1 images stand in more than one class, with the very same content.",
+        (
+            "45 images that judge the classifier also train it, with the very same content: the"
+            " numbers flatter."
+        ),
+    ]
 
 
 def test_another_seed_holds_out_other_images(trained: Trained, tmp_path: Path) -> None:
@@ -329,7 +348,10 @@ def test_a_classifier_of_another_decoder_is_refused(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embed_module, "DECODER", "other-2")
         tlpipe.embed(photos, tmp_path / "f.h5", backbone=tiny_card)
-    tlpipe.train_head(tmp_path / "f.h5", tmp_path / "c.onnx")
+        with pytest.raises(FeatureFileError, match="with the decoder 'other-2' at 'fp32'; this"):
+            tlpipe.train_head(tmp_path / "f.h5", tmp_path / "c.onnx")
+        patch.setattr(train_head_module, "DECODER", "other-2")
+        tlpipe.train_head(tmp_path / "f.h5", tmp_path / "c.onnx")
     with pytest.raises(ClassifierError, match="on images decoded as 'other-2'; this tlpipe"):
         tlpipe.classify(tmp_path / "c.onnx", photos, tmp_path / "p.csv")
 
@@ -478,7 +500,7 @@ def test_every_file_can_be_inspected(
         "predictions",
     ]
     assert found[0].facts["embeddings"] == 45
-    assert found[0].facts["classes"]["red"] == {"none": 15}
+    assert found[0].facts["classes"]["red"] == {"no split": 15}
     assert found[1].facts["classes"] == ["blue", "green", "red"]
     assert found[1].facts["backbone_digest"] == tlpipe.verify(trained.classifier).digest
     assert found[5].facts == found[6].facts
@@ -492,6 +514,8 @@ def test_every_file_can_be_inspected(
         ("x.json", "[]", "is no report of tlpipe's"),
         ("x.json", "{", "is no JSON text"),
         ("x.csv", "a,b\n1,2\n", "holds no predictions"),
+        ("x.csv", "", "holds no predictions"),
+        ("x.jsonl", "", "is empty"),
         ("x.jsonl", "{\n", "holds no predictions"),
         ("x.jsonl", "[1]\n", "holds no predictions"),
     ],
@@ -512,6 +536,9 @@ def test_the_whole_backbone_can_be_had(tiny_card: Card, photos: Path, tmp_path: 
     assert set(result.classes) <= set(names)
     assert tlpipe.verify(path).dropped == []
     assert tlpipe.verify(path).frozen
+    wrong = dataclasses.replace(tiny_card, output=dataclasses.replace(tiny_card.output, tensor="b"))
+    with pytest.raises(BackboneError, match=r"'b' has the shape \(1, 8, 4, 4\), not \(1, 8\)"):
+        tlpipe.export_backbone(tmp_path / "x.onnx", backbone=wrong)
     with pytest.raises(OptionError, match="2 class names were given, 1 of them distinct"):
         tlpipe.export_backbone(tmp_path / "x.onnx", backbone=tiny_card, classes=["a", "a"])
 

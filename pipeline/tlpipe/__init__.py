@@ -18,7 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tlpipe.catalogue import Card as Card
+    from tlpipe.card import Card as Card
     from tlpipe.catalogue import all_cards as all_cards
     from tlpipe.catalogue import find_card as find_card
     from tlpipe.errors import TlpipeError as TlpipeError
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 # Where each public name lives; a test compares this with the imports above.
 _HOMES = {
-    "Card": "catalogue",
+    "Card": "card",
     "ClassifyResult": "workflows.classify",
     "EmbedResult": "workflows.embed",
     "EvaluateResult": "workflows.evaluate",

@@ -110,8 +110,8 @@ def _check_existing(path: Path, overwrite: bool, inputs: Sequence[Path]) -> None
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its name once the block has ended well.
 
-    The data are on disk before the rename, and the rename before the block's end, as far as
-    ``fsync`` can promise. When the block raises, the temporary file is removed and a file that
+    The data are on disk before the rename, and the rename before this returns, as far as ``fsync``
+    can promise. When the block raises, the temporary file is removed and a file that
     stood at `path` before is untouched. The file gets the permissions any new file would get.
 
     Raises
@@ -126,8 +126,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield temporary
         _fsync(temporary)
         temporary.replace(target)
-        _fsync(target.parent)
-    except OutputError:
+    except (BrokenPipeError, OutputError):  # the former is a reader of ours that went away
         raise
     except OSError as exc:
         reason = exc.strerror or str(exc)
@@ -138,6 +137,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # an unusable folder; the error is being raised already
             temporary.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # some network file systems cannot sync a folder
+        _fsync(target.parent)
 
 
 def _fsync(path: Path) -> None:

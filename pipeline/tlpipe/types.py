@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 DEFAULT_BACKBONE = "efficientnet-lite0"
 DEFAULT_SEED = 0
-HOLD_OUT = 0.2
+
+SplitChoice = Literal["auto", "all", "train", "validation", "test"]
+SPLIT_CHOICES: tuple[SplitChoice, ...] = ("auto", "all", "train", "validation", "test")
 
 Device = Literal["auto", "cpu", "cuda"]
 DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,8 @@ from tlpipe.cli.options import (
     run_options,
     source_argument,
 )
-from tlpipe.cli.show import progress, say, show_metrics, show_rejects, show_survey
-
-_SPLITS = ("auto", "all", "train", "validation", "test")
+from tlpipe.cli.show import counted, progress, say, show_metrics, show_rejects, show_survey
+from tlpipe.types import SPLIT_CHOICES
 
 
 @click.command("classify")
@@ -56,35 +54,32 @@ def classify_command(
       tlpipe classify classifier.onnx new-photos/ -o predictions.csv --top-k 3
     """
     from tlpipe import classify
-    from tlpipe.files import check_output
-    from tlpipe.stages.predictions import FORMATS
-    from tlpipe.stages.source import open_source
-    from tlpipe.workflows.classify import open_classifier
 
-    options = as_run_options(**run)
-    check_output(output, overwrite=overwrite, suffixes=FORMATS, inputs=[classifier, source])
-    model = open_classifier(classifier, options.device)
-    images = open_source(source)
-    show_survey(images.survey)
     with progress() as report:
         result = classify(
-            model,
-            images,
+            classifier,
+            source,
             output,
             top_k=top_k,
-            options=options,
+            options=as_run_options(**run),
             overwrite=overwrite,
             progress=report,
+            surveyed=show_survey,
         )
     rate = result.count / result.elapsed_s
     found = ", ".join(f"{name} {n:,}" for name, n in result.classes.most_common(20))
     say(
-        f"Wrote {str(output)!r}: {result.count:,} rows at {rate:,.0f} images/s on"
+        f"Wrote {str(output)!r}: {counted(result.count, 'row')} at {rate:,.0f} images/s on"
         f" {result.provider}. Predicted: {found or 'nothing'}."
     )
     show_rejects(result.rejects, "They are rows with status 'rejected'.")
     if result.too_many_rejects:
-        say("These are more rejects than allowed.")
+        everything = result.rejects.total() == result.count
+        say(
+            "Not one image could be read."
+            if everything
+            else "These are more rejects than --max-rejects allows."
+        )
         ctx.exit(TOO_MANY_REJECTS)
 
 
@@ -93,12 +88,12 @@ def classify_command(
 @source_argument
 @click.option(
     "--split",
-    type=click.Choice(_SPLITS),
+    type=click.Choice(SPLIT_CHOICES),
     default="auto",
     show_default=True,
     help="Which images. auto: the test split where there is one, else validation, else all.",
 )
-@click.option("--json", "json_path", type=PATH, help="Write the numbers to this file, too.")
+@click.option("-o", "--output", type=PATH, help="A .json file to write the numbers to, as well.")
 @run_options
 @overwrite_option
 @click.pass_context
@@ -108,37 +103,34 @@ def evaluate_command(
     classifier: Path,
     source: Path,
     split: Any,
-    json_path: Path | None,
+    output: Path | None,
     overwrite: bool,
     **run: Any,
 ) -> None:
     """Judge a classifier on labelled images.
 
-    SOURCE is as for 'tlpipe embed'; its labels must be classes of the classifier.
+    SOURCE is as for 'tlpipe embed'; its labels must be classes of the classifier. Use images that
+    did not train it: on those that did, any classifier looks better than it is.
 
     \b
     Example:
-      tlpipe evaluate classifier.onnx labelled-photos/
+      tlpipe evaluate classifier.onnx other-photos/
     """
     from tlpipe import evaluate
-    from tlpipe.files import check_output, whole_file
-    from tlpipe.stages.source import open_source
-    from tlpipe.workflows.classify import open_classifier
 
-    options = as_run_options(**run)
-    if json_path is not None:
-        inputs = [classifier, source]
-        check_output(json_path, overwrite=overwrite, suffixes=(".json",), inputs=inputs)
-    model = open_classifier(classifier, options.device)
-    images = open_source(source)
-    show_survey(images.survey)
     with progress() as report:
-        result = evaluate(model, images, split=split, options=options, progress=report)
-    if json_path is not None:
-        with whole_file(json_path) as temporary:
-            text = json.dumps(result.to_dict(), indent=2, ensure_ascii=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
-        say(f"Wrote {str(json_path)!r}.")
+        result = evaluate(
+            classifier,
+            source,
+            split=split,
+            options=as_run_options(**run),
+            output=output,
+            overwrite=overwrite,
+            progress=report,
+            surveyed=show_survey,
+        )
+    if output is not None:
+        say(f"Wrote {str(output)!r}.")
     show_rejects(result.rejects, "They were left out.")
     show_metrics(result.metrics, result.classes, result.judged_on)
     if result.too_many_rejects:

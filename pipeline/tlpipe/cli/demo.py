@@ -14,8 +14,10 @@ from tlpipe.cli.look import verify_command
 from tlpipe.cli.options import PATH
 from tlpipe.cli.show import progress, say
 from tlpipe.cli.train import train_head_command
+from tlpipe.errors import OutputError
 
 _ROWS_SHOWN = 5
+_MARK = ".tlpipe-demo"  # in the folder of a demonstration
 
 
 @click.command("demo")
@@ -38,15 +40,11 @@ def demo_command(output: Path) -> None:
     Example:
       tlpipe demo
     """
-    from tlpipe.errors import OutputError
     from tlpipe.stages import digits
     from tlpipe.types import Progress
 
     start = time.perf_counter()
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise OutputError(f"The folder {str(output)!r} cannot be made: {exc.strerror}.") from exc
+    again = _claim(output)
     images = output / "digits"
     say(f"Rendering {digits.COUNT:,} scans of handwritten digits to {str(images)!r} ...")
     try:
@@ -59,11 +57,10 @@ def demo_command(output: Path) -> None:
     features, classifier = output / "features.h5", output / "classifier.onnx"
     predictions = output / "predictions.csv"
     labelled, new = images / "labelled", images / "new"
-    again = "--overwrite"
-    _run(embed_command, str(labelled), "-o", str(features), again)
-    _run(train_head_command, str(features), "-o", str(classifier), again)
-    _run(verify_command, str(classifier))
-    _run(classify_command, str(classifier), str(new), "-o", str(predictions), "--top-k", "2", again)
+    _run(embed_command, labelled, "-o", features, *again)
+    _run(train_head_command, features, "-o", classifier, *again)
+    _run(verify_command, classifier)
+    _run(classify_command, classifier, new, "-o", predictions, "--top-k", 2, *again)
     lines = predictions.read_text(encoding="utf-8").splitlines()
     click.echo("\n".join([*lines[: _ROWS_SHOWN + 1], f"... {len(lines) - 1} rows in all"]))
     say(
@@ -73,9 +70,31 @@ def demo_command(output: Path) -> None:
     )
 
 
-def _run(command: click.Command, *arguments: str) -> None:
+def _claim(folder: Path) -> list[str]:
+    """Make the folder; give the options that replace an earlier demonstration's files.
+
+    A folder that holds anything is used only if the demonstration made it: the mark tells.
+    """
+    mark = folder / _MARK
+    try:
+        if folder.is_dir() and any(folder.iterdir()) and not mark.exists():
+            raise OutputError(
+                f"The folder {str(folder)!r} holds files that are not the demonstration's.",
+                hint="Choose another --output, or empty it.",
+            )
+        again = mark.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    except OutputError:
+        raise
+    except OSError as exc:
+        raise OutputError(f"The folder {str(folder)!r} cannot be made: {exc.strerror}.") from exc
+    return ["--overwrite"] if again else []
+
+
+def _run(command: click.Command, *arguments: object) -> None:
     """Show a command as one would type it, and run it."""
-    words = [word for word in arguments if word != "--overwrite"]
+    words = [str(argument) for argument in arguments]
     say(f"\n$ tlpipe {command.name} {shlex.join(words)}")
-    with command.make_context(command.name, list(arguments)) as ctx:
+    with command.make_context(command.name, words) as ctx:
         command.invoke(ctx)

@@ -47,22 +47,16 @@ def embed_command(
       tlpipe embed photos/ -o features.h5
     """
     from tlpipe import embed
-    from tlpipe.files import check_output
-    from tlpipe.stages.source import open_source
-    from tlpipe.workflows.embed import FEATURE_SUFFIXES
 
-    options = as_run_options(**run)
-    check_output(output, overwrite=overwrite, suffixes=FEATURE_SUFFIXES, inputs=[source])
-    opened = open_source(source)
-    show_survey(opened.survey)
     with progress() as report:
         result = embed(
-            opened,
+            source,
             output,
             backbone=backbone,
-            options=options,
+            options=as_run_options(**run),
             overwrite=overwrite,
             progress=report,
+            surveyed=show_survey,
         )
     show_embedded(result)
     if result.too_many_rejects:

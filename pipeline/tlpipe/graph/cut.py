@@ -28,7 +28,7 @@ def cut_at(model: onnx.ModelProto, tensor: str, dim: int) -> onnx.ModelProto:
     -------
     onnx.ModelProto
         The nodes and initializers that `tensor` depends on, unchanged and in order, followed by
-        one ``Identity`` that names the output.
+        one ``Identity`` that names the output (unless it has that name).
 
     Raises
     ------
@@ -43,12 +43,14 @@ def cut_at(model: onnx.ModelProto, tensor: str, dim: int) -> onnx.ModelProto:
             hint="Correct 'tensor' under [output] in the backbone's card.",
         )
     used = {name for node in nodes for name in _reads(node)}
-    output = helper.make_node("Identity", [tensor], [EMBEDDINGS], name=f"{OWN_PREFIX}{EMBEDDINGS}")
+    if tensor != EMBEDDINGS:
+        name = f"{OWN_PREFIX}{EMBEDDINGS}"
+        nodes.append(helper.make_node("Identity", [tensor], [EMBEDDINGS], name=name))
     cut = onnx.ModelProto()
     cut.CopyFrom(model)
     for field in ("node", "initializer", "input", "output", "value_info"):
         cut.graph.ClearField(field)
-    cut.graph.node.extend([*nodes, output])
+    cut.graph.node.extend(nodes)
     cut.graph.initializer.extend(t for t in model.graph.initializer if t.name in used)
     cut.graph.input.extend(value for value in model.graph.input if value.name in used)
     cut.graph.output.append(

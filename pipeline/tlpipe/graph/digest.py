@@ -58,8 +58,13 @@ def same_graph(model: onnx.ModelProto, features: onnx.ModelProto, full: onnx.Mod
         extra.remove(node)
     own = _nodes(full)
     head = [node for node in extra if node not in own]
-    names = [onnx.NodeProto.FromString(node).name for node in head]
-    if not {HEAD_PREFIX + part for part in ("logits", "softmax")}.issuperset(names):
+    kinds = {HEAD_PREFIX + "logits": "Gemm", HEAD_PREFIX + "softmax": "Softmax"}
+    found_head = [onnx.NodeProto.FromString(node) for node in head]
+    if any(kinds.get(node.name) != node.op_type for node in found_head):
+        return False
+    if list(model.opset_import) != list(features.opset_import) or len(model.functions) != len(
+        features.functions
+    ):
         return False
     expected, found = _all_digests(features), _all_digests(model)
     constants = {name for name in found if name.startswith(OWN_PREFIX)}

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tlpipe.errors import BackboneError
 from tlpipe.graph import EMBEDDINGS, HEAD_PREFIX, OWN_PREFIX, PROBABILITIES
+from tlpipe.graph.io import to_bytes
 
 if TYPE_CHECKING:
     from tlpipe.types import Float32Array
@@ -68,16 +69,13 @@ def join_head(
 
 
 def _finished(model: onnx.ModelProto, metadata: Mapping[str, str]) -> bytes:
-    """Content of the classifier file, after ONNX's checker has passed it."""
     del model.metadata_props[:]
     helper.set_model_props(model, dict(metadata))
-    onnx.checker.check_model(model)
-    content: bytes = model.SerializeToString(deterministic=True)
-    return content
+    return to_bytes(model)
 
 
 def own_head(
-    model: onnx.ModelProto, features: str, logits: str, metadata: Mapping[str, str]
+    model: onnx.ModelProto, features: str, dim: int, logits: str, metadata: Mapping[str, str]
 ) -> bytes:
     """Pretrained network with its own last layer, with a classifier's outputs.
 
@@ -85,8 +83,8 @@ def own_head(
     ----------
     model : onnx.ModelProto
         Full network that takes uint8 images. Not changed.
-    features, logits : str
-        Tensors of the graph, (N, D) and (N, C).
+    features, dim, logits : str, int, str
+        Tensors of the graph, (N, D) and (N, C); D.
     metadata : mapping of str to str
 
     Returns
@@ -100,15 +98,15 @@ def own_head(
     graph.node.extend(
         [
             helper.make_node(
-                "Identity", [features], [EMBEDDINGS], name=f"{OWN_PREFIX}{EMBEDDINGS}"
-            ),
-            helper.make_node(
                 "Softmax", [logits], [PROBABILITIES], name=f"{HEAD_PREFIX}softmax", axis=1
             ),
         ]
     )
+    if features != EMBEDDINGS:
+        name = f"{OWN_PREFIX}{EMBEDDINGS}"
+        graph.node.append(helper.make_node("Identity", [features], [EMBEDDINGS], name=name))
     del graph.output[:]
-    for name, width in ((PROBABILITIES, class_count(model, logits)), (EMBEDDINGS, "D")):
+    for name, width in ((PROBABILITIES, class_count(model, logits)), (EMBEDDINGS, dim)):
         value = helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", width])
         graph.output.append(value)
     return _finished(joined, metadata)
@@ -120,8 +118,14 @@ def class_count(model: onnx.ModelProto, logits: str) -> int:
     Raises
     ------
     BackboneError
-        The network has no such output, or does not state its size.
+        The network has no such output, does not state its size, or gives probabilities there.
     """
+    makers = {name: node.op_type for node in model.graph.node for name in node.output}
+    if makers.get(logits) in ("Softmax", "LogSoftmax"):
+        raise BackboneError(
+            f"The output {logits!r} is made by a {makers[logits]}: it holds probabilities already.",
+            hint="Name the tensor before it as 'logits' under [output] in the backbone's card.",
+        )
     for value in model.graph.output:
         sizes = value.type.tensor_type.shape.dim
         if value.name == logits and len(sizes) == 2 and sizes[1].dim_value:

@@ -36,6 +36,23 @@ def load_model(path: Path) -> onnx.ModelProto:
     return model
 
 
+def to_bytes(model: onnx.ModelProto) -> bytes:
+    """Content of the file of a network, after ONNX's checker has passed it.
+
+    Raises
+    ------
+    BackboneError
+        The checker refuses it.
+    """
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as exc:
+        reason = str(exc).strip().splitlines()[0]
+        raise BackboneError(f"The network is no valid ONNX: {reason}") from exc
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
 def metadata(model: onnx.ModelProto) -> dict[str, str]:
     """The file's metadata properties."""
     return {entry.key: entry.value for entry in model.metadata_props}

@@ -50,12 +50,7 @@ def fold_preprocess(
     BackboneError
         The network has no input of that name, or has others beside it.
     """
-    inputs = [value.name for value in model.graph.input]
-    if inputs != [tensor]:
-        raise BackboneError(
-            f"The network's inputs are {inputs}, not just {tensor!r}.",
-            hint="Correct 'tensor' under [input] in the backbone's card.",
-        )
+    _check_input(model, tensor, layout, size)
     nodes: list[onnx.NodeProto] = []
     constants: list[onnx.TensorProto] = []
 
@@ -83,11 +78,18 @@ def fold_preprocess(
     std = np.reshape(np.array(preprocess.std, np.float32), shape)
     x = add("Sub", [x, constant("mean", mean, np.float32)])
     x = add("Div", [x, constant("std", std, np.float32)])
-    nodes[-1].output[0] = tensor  # what was the input is now computed
-
     folded = onnx.ModelProto()
     folded.CopyFrom(model)
+    # Before IR version 4 initializers had to be listed as inputs, too; they no longer are.
+    folded.ir_version = max(folded.ir_version, 4)
     del folded.graph.input[:]
+    inner = tensor
+    if tensor == IMAGE_INPUT:  # the new input takes this name
+        inner = f"{OWN_PREFIX}input"
+        for node in folded.graph.node:
+            node.input[:] = [inner if name == tensor else name for name in node.input]
+    nodes[-1].output[0] = inner  # what was the input is now computed
+
     image = helper.make_tensor_value_info(IMAGE_INPUT, TensorProto.UINT8, ["N", *size, _CHANNELS])
     folded.graph.input.append(image)
     folded.graph.initializer.extend(constants)
@@ -95,3 +97,27 @@ def fold_preprocess(
     del folded.graph.node[:]
     folded.graph.node.extend([*nodes, *body])
     return folded
+
+
+def _check_input(model: onnx.ModelProto, tensor: str, layout: str, size: tuple[int, int]) -> None:
+    """Refuse a card whose input is not that of the network."""
+    weights = {initializer.name for initializer in model.graph.initializer}
+    inputs = {value.name: value for value in model.graph.input if value.name not in weights}
+    if list(inputs) != [tensor]:
+        raise BackboneError(
+            f"The network's inputs are {list(inputs)}, not just {tensor!r}.",
+            hint="Correct 'tensor' under [input] in the backbone's card.",
+        )
+    stated = inputs[tensor].type.tensor_type
+    shape = [dim.dim_value for dim in stated.shape.dim]  # 0 where it is not fixed
+    expected = [_CHANNELS, *size] if layout == "NCHW" else [*size, _CHANNELS]
+    fits = len(shape) == 4 and all(
+        found in (0, wanted) for found, wanted in zip(shape[1:], expected, strict=True)
+    )
+    if not fits or stated.elem_type != TensorProto.FLOAT:
+        kind = TensorProto.DataType.Name(stated.elem_type).lower()
+        raise BackboneError(
+            f"The network's input {tensor!r} is {kind} of the shape {shape} (0: not fixed), not"
+            f" float of (N, {', '.join(map(str, expected))}).",
+            hint="Correct 'layout', 'height' or 'width' under [input] in the backbone's card.",
+        )

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 
+# "fp32" means fp32: TensorFloat-32, the default on newer GPUs, rounds to 10 bits of mantissa.
+_CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
 _CUDA_HELP = (
     "See https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html for the CUDA"
     " and cuDNN versions that go with the installed onnxruntime-gpu, or use --device cpu."
@@ -100,7 +102,8 @@ class OrtNetwork:
         except Exception as exc:  # ONNX Runtime's exceptions have no common base
             raise BackboneError(
                 f"The network failed on a batch of shape {images.shape}: {exc}",
-                hint="A smaller --batch-size helps where memory ran out.",
+                hint="Where memory ran out, a smaller --batch-size helps; else its card may be"
+                " wrong.",
             ) from exc
         return dict(zip(self._outputs, values, strict=True))
 
@@ -128,9 +131,12 @@ def _open(model: Path | bytes, providers: list[Any]) -> onnxruntime.InferenceSes
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     try:
-        return onnxruntime.InferenceSession(
+        session = onnxruntime.InferenceSession(
             model if isinstance(model, bytes) else _path(model), options, providers=providers
         )
+        # Else a provider that fails in the middle of a run is exchanged for the CPU, in silence.
+        session.disable_fallback()
+        return session
     except Exception as exc:  # ONNX Runtime's exceptions have no common base
         name = "The network" if isinstance(model, bytes) else f"{str(model)!r}"
         raise BackboneError(f"{name} cannot be opened by ONNX Runtime: {exc}") from exc
@@ -158,7 +164,7 @@ def _open_cuda(model: Path | bytes) -> onnxruntime.InferenceSession:
     causes = "; ".join(findings.getvalue().strip(" .\n").splitlines())
     if causes:  # the cause is known: ONNX Runtime need not log it in colour as well
         onnxruntime.set_default_logger_severity(4)
-    session = _open(model, [(CUDA, {"cudnn_conv_algo_search": "HEURISTIC"}), CPU])
+    session = _open(model, [(CUDA, _CUDA_OPTIONS), CPU])
     provider = session.get_providers()[0]
     if provider != CUDA:
         cause = causes or f"the driver reports {gpu_count()} NVIDIA GPUs"

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, get_type_hints
 
-from tlpipe.catalogue import Card
-from tlpipe.errors import CardError, ClassifierError
+from tlpipe.card import Card
+from tlpipe.errors import ClassifierError
 from tlpipe.records import RecordError, build
 from tlpipe.types import Preprocess
 
@@ -105,14 +105,15 @@ def read_metadata(flat: Mapping[str, str], where: str) -> ClassifierInfo:
             f"{where} is an ONNX file, but no classifier of tlpipe.",
             hint="A classifier is what 'tlpipe train' or 'tlpipe train-head' writes.",
         )
+    version = flat.get("format_version", "")
+    if not version.isdecimal() or int(version) > FORMAT_VERSION:
+        raise ClassifierError(
+            f"{where} has the format version {version!r}; this tlpipe reads up to"
+            f" {FORMAT_VERSION}.",
+            hint="Update tlpipe.",
+        )
+    hints = get_type_hints(ClassifierInfo)
     try:
-        version = int(flat["format_version"])
-        if version > FORMAT_VERSION:
-            raise ClassifierError(
-                f"{where} has format version {version}; this tlpipe reads up to {FORMAT_VERSION}.",
-                hint="Update tlpipe.",
-            )
-        hints = get_type_hints(ClassifierInfo)
         table = {
             name: text if hints.get(name) is str else json.loads(text)
             for name, text in flat.items()
@@ -123,10 +124,6 @@ def read_metadata(flat: Mapping[str, str], where: str) -> ClassifierInfo:
             raise RecordError(f"The classes of {where} are {list(info.classes)}.")
         if not info.fits(info.card()):
             raise RecordError(f"The preprocessing or fingerprint of {where} is not its card's.")
-        return info
-    except (CardError, RecordError) as exc:
-        raise ClassifierError(f"{exc} The file is damaged.") from exc
-    except (KeyError, ValueError) as exc:
-        if isinstance(exc, ClassifierError):
-            raise
-        raise ClassifierError(f"The metadata of {where} are damaged: {exc!r}.") from exc
+    except (RecursionError, ValueError) as exc:  # CardError and RecordError are ValueErrors
+        raise ClassifierError(f"{where} is damaged. {exc}") from exc
+    return info

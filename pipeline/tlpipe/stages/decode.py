@@ -114,6 +114,7 @@ def decode(path: Path) -> tuple[Image.Image, Content] | Reject:
         text = str(exc) or type(exc).__name__
         cut = any(word in text.lower() for word in ("truncated", "unexpected end", "not enough"))
         reason = Reason.TRUNCATED if cut else Reason.CORRUPT
+        text = text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
         return Reject(Stage.DECODE, reason, f"{type(exc).__name__}: {text}", stat)
     return image, Content(hashlib.sha256(raw).digest(), stat)
 

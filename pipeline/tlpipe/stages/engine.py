@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -120,7 +120,7 @@ def _infer(
     return outcomes
 
 
-def _outcome(item: Item, content: Content, values: dict[str, UInt8Array]) -> Outcome:
+def _outcome(item: Item, content: Content, values: dict[str, Any]) -> Outcome:
     broken = [name for name, value in values.items() if not np.isfinite(value).all()]
     if broken:
         detail = f"The network gave NaN or infinity in {broken}."

@@ -5,9 +5,9 @@ Takes labels, splits and content hashes; gives row numbers. Imports ``errors``, 
 Where the source has splits, they are kept. Where it has none for judging, a part of each class is
 held out by the hash of an image's *content*: an image is held out when its hash, taken as a number
 between 0 and 1, is below the hold-out fraction. So an image's side depends on nothing but itself
-and the seed: adding, renaming or removing other images moves none, and identical images are never
-on both sides. The fraction is met on average; each class keeps at least one image on the judging
-side and ``MIN_TRAIN`` on the other.
+and the seed: adding, renaming or removing other images moves none, and identical images of a class
+are on one side. The fraction is met on average, not exactly. The one exception are classes of a
+few images: each class keeps at least one image on the judging side and ``MIN_TRAIN`` on the other.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tlpipe.errors import TrainingDataError
-from tlpipe.types import HOLD_OUT, Split
+from tlpipe.types import Split
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 MIN_TRAIN = 3
 """Fewest distinct images of a class to train with: one to hold back while choosing the settings,
 and two that are not the same."""
+
+HOLD_OUT = 0.2
+"""Fraction of each class that is held out, on average."""
 
 FOLDS = 5
 
@@ -109,7 +112,7 @@ def plan_splits(
         validation = np.zeros_like(validation)
     else:
         judge = _hold_out(labels, train, unit, classes)
-        judged_on = f"a held-out {HOLD_OUT:.0%} of each class"
+        judged_on = "about a fifth of each class, held out of training"
     train = train & ~judge
     _check_classes(labels, train, unit, classes)
     if validation.any():

@@ -15,16 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tlpipe.catalogue import Card
+from tlpipe.card import PREPARATION, Card
 from tlpipe.errors import OutputError, WeightsError
 from tlpipe.files import CACHE_VARIABLE, cache_dir, is_file, sha256_file, whole_file
 
 if TYPE_CHECKING:
     import onnx
-
-PREPARATION = 1
-"""Raise it when the same card would be prepared into another graph, so that no cache serves the
-old one."""
 
 _log = logging.getLogger(__name__)
 
@@ -144,7 +140,7 @@ def prepared_file(card: Card) -> Path:
     OutputError
         The cache cannot be written.
     """
-    facts = [PREPARATION, card.weights.digest, asdict(card.input), asdict(card.output)]
+    facts = [PREPARATION, card.weights.sha256, asdict(card.input), asdict(card.output)]
     facts.append(card.preprocess.to_dict())
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     path = cache_dir() / "backbones" / f"{card.name}-{key[:16]}.onnx"
@@ -160,7 +156,9 @@ def prepared_file(card: Card) -> Path:
             f"The cache {str(path.parent)!r} cannot be used: {exc.strerror}.",
             hint=f"Choose a folder that can be written to: {CACHE_VARIABLE}=FOLDER.",
         ) from exc
-    content = feature_network(card).SerializeToString(deterministic=True)
+    from tlpipe.graph.io import to_bytes
+
+    content = to_bytes(feature_network(card))
     with whole_file(path) as temporary:
         temporary.write_bytes(content)
     with whole_file(note) as temporary:

@@ -19,7 +19,7 @@ from tlpipe.stages.decode import DECODER
 from tlpipe.stages.predictions import FORMATS, write_predictions
 from tlpipe.stages.source import Source, Survey
 from tlpipe.types import Device, Item, Outcome, ProgressCallback
-from tlpipe.workflows.common import RunOptions, as_source, loader, run_over
+from tlpipe.workflows.common import RunOptions, Surveyed, as_source, loader, run_over, source_path
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ClassifyResult:
     rejects : Counter of str
         Rows without one, by reason.
     too_many_rejects : bool
-        Whether they are more than was allowed.
+        Whether they are more than was allowed, or all of the rows.
     survey : Survey
         What the source holds.
     provider : str
@@ -60,7 +60,6 @@ class ClassifyResult:
 class Classifier:
     """An opened classifier file."""
 
-    path: Path
     info: ClassifierInfo
     network: OrtNetwork
 
@@ -106,18 +105,11 @@ def open_classifier(path: str | Path, device: Device = "auto") -> Classifier:
             f"{str(path)!r} is damaged: its graph takes and gives {network.shapes()}, its metadata"
             f" speak of images of {info.image_size} and {len(info.classes)} classes."
         )
-    return Classifier(path, info, network)
-
-
-def as_classifier(classifier: Classifier | str | Path, device: Device) -> Classifier:
-    """Open a path as a classifier; an opened one stays as it is."""
-    if isinstance(classifier, Classifier):
-        return classifier
-    return open_classifier(classifier, device)
+    return Classifier(info, network)
 
 
 def classify(
-    classifier: Classifier | str | Path,
+    classifier: str | Path,
     source: Source | str | Path,
     output: str | Path,
     *,
@@ -125,13 +117,14 @@ def classify(
     options: RunOptions | None = None,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
+    surveyed: Surveyed | None = None,
 ) -> ClassifyResult:
     """Classify every image of a source: one row per input, in order.
 
     Parameters
     ----------
-    classifier : Classifier, str or pathlib.Path
-        A file that ``train_head`` wrote, or that ``open_classifier`` opened.
+    classifier : str or pathlib.Path
+        A file that ``train_head`` wrote.
     source : Source, str or pathlib.Path
         A folder of images, one image or a CSV manifest; labels are ignored.
     output : str or pathlib.Path
@@ -142,8 +135,8 @@ def classify(
         Device, batch size and how many rejects are allowed.
     overwrite : bool
         Whether an existing `output` may be replaced.
-    progress : callable, optional
-        Called with a ``Progress`` after each item, in this thread.
+    progress, surveyed : callable, optional
+        As for ``embed``.
 
     Returns
     -------
@@ -162,15 +155,15 @@ def classify(
     """
     options = options or RunOptions()
     output = Path(output)
-    opened = as_classifier(classifier, options.device)
-    path = source.path if isinstance(source, Source) else Path(source)
-    check_output(output, overwrite=overwrite, suffixes=FORMATS, inputs=[opened.path, path])
+    inputs = [Path(classifier), source_path(source)]
+    check_output(output, overwrite=overwrite, suffixes=FORMATS, inputs=inputs)
+    opened = open_classifier(classifier, options.device)
     classes = opened.info.classes
     if not 1 <= top_k <= len(classes):
         raise OptionError(
             f"--top-k is {top_k}; it must be from 1 to {len(classes)}, the number of classes."
         )
-    source = as_source(source)
+    source = as_source(source, surveyed)
     outcomes = opened.outcomes(source.items(), source.survey.count, options, progress, "classify")
     start = time.perf_counter()
     summary = write_predictions(output, classes, top_k, outcomes)

@@ -6,7 +6,7 @@ Imports ``stages`` and what they import.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from tlpipe.errors import OptionError
 from tlpipe.stages.decode import decode, quiet_pillow
 from tlpipe.stages.engine import Loader, run
 from tlpipe.stages.preprocess import preprocess
-from tlpipe.stages.source import Source, open_source
+from tlpipe.stages.source import Source, Survey, open_source
 from tlpipe.types import (
     DEVICES,
     Content,
@@ -26,11 +26,17 @@ from tlpipe.types import (
     Preprocess,
     Progress,
     ProgressCallback,
+    Reason,
     Reject,
+    Stage,
 )
 
 if TYPE_CHECKING:
     from tlpipe.types import UInt8Array
+
+
+PRECISION = "fp32"
+"""Of the arithmetic inside the networks."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +83,21 @@ def _is_fraction(value: object) -> bool:
     return isinstance(value, float) and 0 <= value < 1
 
 
-def as_source(source: Source | str | Path) -> Source:
-    """Open a path as a source; an opened one stays as it is."""
-    return source if isinstance(source, Source) else open_source(source)
+Surveyed = Callable[[Survey], None]
+"""Called once with what a source holds, before the work begins."""
+
+
+def as_source(source: Source | str | Path, surveyed: Surveyed | None = None) -> Source:
+    """Open a path as a source, and tell what it holds; an opened one stays as it is."""
+    opened = source if isinstance(source, Source) else open_source(source)
+    if surveyed is not None:
+        surveyed(opened.survey)
+    return opened
+
+
+def source_path(source: Source | str | Path) -> Path:
+    """Where a source lies."""
+    return source.path if isinstance(source, Source) else Path(source)
 
 
 def loader(size: tuple[int, int], spec: Preprocess) -> Loader:
@@ -97,7 +115,11 @@ def loader(size: tuple[int, int], spec: Preprocess) -> Loader:
         if isinstance(decoded, Reject):
             return decoded
         image, content = decoded
-        return preprocess(image, size, spec), content
+        try:
+            return preprocess(image, size, spec), content
+        except MemoryError:  # a line of a hundred million pixels: its filter table is that long
+            detail = f"Not enough memory to resize {image.width} x {image.height} pixels."
+            return Reject(Stage.DECODE, Reason.TOO_LARGE, detail, content.stat)
 
     return load
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tlpipe.catalogue import Card, find_card
+from tlpipe.card import Card
+from tlpipe.catalogue import find_card
 from tlpipe.errors import BackboneError
 from tlpipe.files import check_output
 from tlpipe.stages.backbone import OrtNetwork
@@ -26,9 +27,17 @@ from tlpipe.types import (
     Stage,
 )
 from tlpipe.version import __version__
-from tlpipe.workflows.common import RunOptions, as_source, loader, now, run_over
+from tlpipe.workflows.common import (
+    PRECISION,
+    RunOptions,
+    Surveyed,
+    as_source,
+    loader,
+    now,
+    run_over,
+    source_path,
+)
 
-PRECISION = "fp32"
 FEATURE_SUFFIXES = (".h5", ".hdf5")
 
 
@@ -75,6 +84,7 @@ def embed(
     options: RunOptions | None = None,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
+    surveyed: Surveyed | None = None,
 ) -> EmbedResult:
     """Embed every image of a source once, and store the embeddings.
 
@@ -92,6 +102,8 @@ def embed(
         Whether an existing `output` may be replaced.
     progress : callable, optional
         Called with a ``Progress`` after each item, in this thread.
+    surveyed : callable, optional
+        Called once with the source's ``Survey``, before the work begins.
 
     Returns
     -------
@@ -112,10 +124,10 @@ def embed(
     """
     options = options or RunOptions()
     output = Path(output)
-    path = source.path if isinstance(source, Source) else Path(source)
-    check_output(output, overwrite=overwrite, suffixes=FEATURE_SUFFIXES, inputs=[path])
+    inputs = [source_path(source)]
+    check_output(output, overwrite=overwrite, suffixes=FEATURE_SUFFIXES, inputs=inputs)
     card = backbone if isinstance(backbone, Card) else find_card(backbone)
-    source = as_source(source)
+    source = as_source(source, surveyed)
     network = OrtNetwork(prepared_file(card), options.device)
     header = FeatureHeader(
         tlpipe_version=__version__,

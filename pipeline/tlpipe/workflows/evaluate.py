@@ -6,19 +6,17 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
 from tlpipe.errors import OptionError, SourceError
+from tlpipe.files import check_output
 from tlpipe.stages.metrics import Metrics, measure
+from tlpipe.stages.report import write_report
 from tlpipe.stages.source import Source, Survey
-from tlpipe.types import Item, ProgressCallback, Split
-from tlpipe.workflows.classify import Classifier, as_classifier
-from tlpipe.workflows.common import RunOptions, as_source
-
-Which = Literal["auto", "all", "train", "validation", "test"]
-WHICH: tuple[Which, ...] = ("auto", "all", "train", "validation", "test")
+from tlpipe.types import SPLIT_CHOICES, Item, ProgressCallback, Split, SplitChoice
+from tlpipe.workflows.classify import open_classifier
+from tlpipe.workflows.common import RunOptions, Surveyed, as_source, source_path
 
 
 @dataclass(frozen=True)
@@ -45,38 +43,36 @@ class EvaluateResult:
     too_many_rejects: bool
     survey: Survey
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return {
-            "format": "tlpipe-metrics",
-            "format_version": 1,
-            "classes": self.classes,
-            "judged_on": self.judged_on,
-            "rejects": dict(self.rejects),
-            "metrics": self.metrics.to_dict(),
-        }
-
 
 def evaluate(
-    classifier: Classifier | str | Path,
+    classifier: str | Path,
     source: Source | str | Path,
     *,
-    split: Which = "auto",
+    split: SplitChoice = "auto",
     options: RunOptions | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
     progress: ProgressCallback | None = None,
+    surveyed: Surveyed | None = None,
 ) -> EvaluateResult:
     """Judge a classifier on labelled images.
 
     Parameters
     ----------
-    classifier : Classifier, str or pathlib.Path
+    classifier : str or pathlib.Path
     source : Source, str or pathlib.Path
         Its labels must be classes of the classifier; images without a label are left out.
     split : {"auto", "all", "train", "validation", "test"}
         Which images of the source. "auto": the test split where there is one, else the validation
         split, else all.
     options : RunOptions, optional
-    progress : callable, optional
+        Device, batch size and how many rejects are allowed.
+    output : str or pathlib.Path, optional
+        A JSON file to write the numbers to.
+    overwrite : bool
+        Whether an existing `output` may be replaced.
+    progress, surveyed : callable, optional
+        As for ``embed``.
 
     Raises
     ------
@@ -87,8 +83,15 @@ def evaluate(
         The classifier cannot be used.
     """
     options = options or RunOptions()
-    opened = as_classifier(classifier, options.device)
-    source = as_source(source)
+    if split not in SPLIT_CHOICES:
+        raise OptionError(
+            f"The split {split!r} is unknown.", hint=f"Use one of {list(SPLIT_CHOICES)}."
+        )
+    if output is not None:
+        inputs = [Path(classifier), source_path(source)]
+        check_output(Path(output), overwrite=overwrite, suffixes=(".json",), inputs=inputs)
+    opened = open_classifier(classifier, options.device)
+    source = as_source(source, surveyed)
     classes = list(opened.info.classes)
     chosen = _choose(source, split)
     unknown = sorted(
@@ -96,9 +99,10 @@ def evaluate(
         - set(classes)
     )
     if unknown:
+        more = " and more" if len(classes) > 10 else ""
         raise SourceError(
             f"The source {str(source.path)!r} has the labels {unknown[:10]}, which are no classes"
-            f" of the classifier; those are {classes[:10]}{' ...' if len(classes) > 10 else ''}.",
+            f" of the classifier; those are {classes[:10]}{more}.",
             hint="Judge it on images of its own classes, in folders or labels of the same names.",
         )
     total = sum(
@@ -106,7 +110,8 @@ def evaluate(
     )
     if not total:
         raise SourceError(
-            f"The source {str(source.path)!r} holds no labelled image of the split {split!r}.",
+            f"The source {str(source.path)!r} holds no labelled image"
+            + ("." if split in ("auto", "all") else f" of the split {split!r}."),
             hint="One folder per class, or a CSV with a label column, is needed to judge.",
         )
 
@@ -124,7 +129,7 @@ def evaluate(
             labels.append(number[outcome.item.label])
     if not labels:
         raise SourceError(f"None of the {total} labelled images could be read.")
-    return EvaluateResult(
+    result = EvaluateResult(
         metrics=measure(np.stack(probabilities), np.array(labels, np.int32), classes),
         classes=classes,
         judged_on=_words(chosen, source),
@@ -132,11 +137,18 @@ def evaluate(
         too_many_rejects=options.too_many(rejects.total(), total),
         survey=source.survey,
     )
+    if output is not None:
+        content = {
+            "classes": classes,
+            "judged_on": result.judged_on,
+            "rejects": dict(rejects),
+            "metrics": result.metrics.to_dict(),
+        }
+        write_report(Path(output), content)
+    return result
 
 
-def _choose(source: Source, split: Which) -> set[Split]:
-    if split not in WHICH:
-        raise OptionError(f"The split {split!r} is unknown.", hint=f"Use one of {list(WHICH)}.")
+def _choose(source: Source, split: SplitChoice) -> set[Split]:
     if split == "all":
         return set(Split)
     if split != "auto":

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlpipe.catalogue import Card, read_card
+from tlpipe.card import Card
+from tlpipe.catalogue import read_card
 from tlpipe.errors import CardError, FeatureFileError, UnknownFileError
-from tlpipe.files import is_file
+from tlpipe.files import is_file, sha256_file
+from tlpipe.stages.report import FORMAT
 from tlpipe.types import Split
 
 
@@ -77,7 +79,9 @@ def _features(path: Path) -> Inspection:
     by_class: dict[str, dict[str, int]] = {}
     for (split, label), count in sorted(info.labels.items()):
         name = info.classes[label] if label >= 0 else "(no label)"
-        by_class.setdefault(name, {})[Split(split).name.lower()] = count
+        by_class.setdefault(name, {})["no split" if split < 0 else Split(split).name.lower()] = (
+            count
+        )
     return Inspection(
         "feature file",
         {
@@ -99,7 +103,8 @@ def _features(path: Path) -> Inspection:
 def _onnx(path: Path) -> Inspection:
     from tlpipe.graph.digest import tensor_digests, weights_digest
     from tlpipe.graph.io import load_model, metadata, signature
-    from tlpipe.stages.classifier import FORMAT, read_metadata
+    from tlpipe.stages.classifier import FORMAT as CLASSIFIER
+    from tlpipe.stages.classifier import read_metadata
 
     model = load_model(path)
     flat = metadata(model)
@@ -108,8 +113,9 @@ def _onnx(path: Path) -> Inspection:
         "backbone_tensors": len(tensor_digests(model)),
         "backbone_digest": weights_digest(model),
     }
-    if flat.get("format") != FORMAT:
-        return Inspection("ONNX network", facts)
+    if flat.get("format") != CLASSIFIER:
+        file = {"sha256": sha256_file(path), "size_bytes": path.stat().st_size}
+        return Inspection("ONNX network", facts | file)
     info = read_metadata(flat, repr(str(path)))
     return Inspection(
         "classifier",
@@ -150,6 +156,8 @@ def _predictions(path: Path) -> Inspection:
             f"{str(path)!r} holds no predictions: {exc!r}.",
             hint="Predictions are what 'tlpipe classify' writes.",
         ) from exc
+    if path.suffix.lower() == ".jsonl" and not statuses:
+        raise UnknownFileError(f"{str(path)!r} is empty.")
     return Inspection(
         "predictions",
         {
@@ -163,7 +171,10 @@ def _predictions(path: Path) -> Inspection:
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8", newline="") as stream:
         if path.suffix.lower() == ".csv":
-            yield from csv.DictReader(stream)
+            rows = csv.DictReader(stream)
+            if not {"key", "status", "class", "reason"}.issubset(rows.fieldnames or ()):
+                raise ValueError(f"its first line is {rows.fieldnames}")
+            yield from rows
         else:
             for line in stream:
                 yield json.loads(line)
@@ -174,7 +185,7 @@ def _report(path: Path) -> Inspection:
         report = json.loads(path.read_text(encoding="utf-8"))
     except (RecursionError, ValueError) as exc:
         raise UnknownFileError(f"{str(path)!r} is no JSON text: {exc}.") from exc
-    if not isinstance(report, dict) or report.get("format") != "tlpipe-metrics":
+    if not isinstance(report, dict) or report.get("format") != FORMAT:
         raise UnknownFileError(f"{str(path)!r} is no report of tlpipe's.")
     facts = {k: v for k, v in report.items() if k not in ("format", "format_version")}
     return Inspection("report of a classifier", facts)

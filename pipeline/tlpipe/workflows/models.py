@@ -6,18 +6,22 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from tlpipe.catalogue import Card, find_card
-from tlpipe.errors import OptionError
+import numpy as np
+
+from tlpipe.card import Card
+from tlpipe.catalogue import find_card
+from tlpipe.errors import BackboneError, OptionError
 from tlpipe.files import check_output, whole_file
+from tlpipe.graph.cut import cut_at
 from tlpipe.graph.digest import weights_digest
 from tlpipe.graph.head import class_count, own_head
+from tlpipe.stages.backbone import OrtNetwork
 from tlpipe.stages.classifier import ClassifierInfo
 from tlpipe.stages.decode import DECODER
 from tlpipe.stages.weights import full_network, with_preprocess
 from tlpipe.types import DEFAULT_BACKBONE
 from tlpipe.version import __version__
-from tlpipe.workflows.common import now
-from tlpipe.workflows.embed import PRECISION
+from tlpipe.workflows.common import PRECISION, now
 
 
 def export_backbone(
@@ -61,7 +65,9 @@ def export_backbone(
     output = Path(output)
     check_output(output, overwrite=overwrite, suffixes=(".onnx",))
     card = backbone if isinstance(backbone, Card) else find_card(backbone)
-    model = with_preprocess(card, full_network(card))
+    full = full_network(card)
+    cut_at(full, card.output.tensor, card.output.dim)  # raises where there is no such tensor
+    model = with_preprocess(card, full)
     count = class_count(model, card.output.logits)
     names = [str(number) for number in range(count)] if classes is None else list(classes)
     if len(names) != count or len(set(names)) != count:
@@ -84,7 +90,21 @@ def export_backbone(
         decoder=DECODER,
         backbone_digest=weights_digest(model),
     )
-    content = own_head(model, card.output.tensor, card.output.logits, info.to_metadata())
+    content = own_head(
+        model, card.output.tensor, card.output.dim, card.output.logits, info.to_metadata()
+    )
+    _try(content, card)
     with whole_file(output) as temporary:
         temporary.write_bytes(content)
     return names
+
+
+def _try(content: bytes, card: Card) -> None:
+    """Run the file once: a card that does not fit its network is found here, not by its user."""
+    blank = np.zeros((1, *card.image_size, 3), np.uint8)
+    shape = OrtNetwork(content, "cpu").run(blank)["embeddings"].shape
+    if shape != (1, card.output.dim):
+        raise BackboneError(
+            f"The tensor {card.output.tensor!r} has the shape {shape}, not (1, {card.output.dim}).",
+            hint="Correct 'tensor' or 'dim' under [output] in the backbone's card.",
+        )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tlpipe.catalogue import Card
+from tlpipe.card import Card
 from tlpipe.errors import TrainingDataError
 from tlpipe.files import check_output
 from tlpipe.stages.source import Source
 from tlpipe.types import DEFAULT_BACKBONE, DEFAULT_SEED, ProgressCallback
-from tlpipe.workflows.common import RunOptions, as_source
+from tlpipe.workflows.common import RunOptions, Surveyed, as_source, source_path
 from tlpipe.workflows.embed import EmbedResult, embed
 from tlpipe.workflows.train_head import TrainResult, check_classifier_output, train_head
 
@@ -37,6 +37,7 @@ def train(
     seed: int = DEFAULT_SEED,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
+    surveyed: Surveyed | None = None,
 ) -> TrainRun:
     """Embed a source's images and train a classifier on them.
 
@@ -45,7 +46,7 @@ def train(
 
     Parameters
     ----------
-    source, backbone, options, overwrite, progress
+    source, backbone, options, overwrite, progress, surveyed
         As for ``embed``.
     output : str or pathlib.Path
         The classifier to write; ``<stem>.features.h5`` and ``<stem>.metrics.json`` are written
@@ -62,9 +63,10 @@ def train(
     """
     output = Path(output)
     features = features_path(output)
-    source = as_source(source)
-    check_classifier_output(output, overwrite=overwrite, inputs=[source.path])
-    check_output(features, overwrite=overwrite, inputs=[source.path])
+    inputs = [source_path(source)]
+    check_classifier_output(output, overwrite=overwrite, inputs=inputs)
+    check_output(features, overwrite=overwrite, inputs=inputs)
+    source = as_source(source, surveyed)
     _check_labels(source)
     embedded = embed(
         source,

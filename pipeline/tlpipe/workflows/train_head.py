@@ -14,21 +14,24 @@ from typing import Any
 
 import numpy as np
 
-from tlpipe.catalogue import Card
+from tlpipe.card import Card
 from tlpipe.errors import CardError, ExportError, FeatureFileError
 from tlpipe.files import check_output, whole_file
 from tlpipe.graph.digest import weights_digest
 from tlpipe.graph.head import join_head
+from tlpipe.graph.io import load_model
 from tlpipe.stages.backbone import OrtNetwork
 from tlpipe.stages.classifier import ClassifierInfo
+from tlpipe.stages.decode import DECODER
 from tlpipe.stages.head import Head, train
 from tlpipe.stages.metrics import Metrics, measure
+from tlpipe.stages.report import write_report
 from tlpipe.stages.splits import Plan, plan_splits
 from tlpipe.stages.store import Features, read_features
-from tlpipe.stages.weights import feature_network, prepared_file
+from tlpipe.stages.weights import prepared_file
 from tlpipe.types import DEFAULT_SEED, Progress, ProgressCallback, Split
 from tlpipe.version import __version__
-from tlpipe.workflows.common import now
+from tlpipe.workflows.common import PRECISION, now
 
 PARITY = 1e-4
 """Largest difference of a probability between the written file (float32) and scikit-learn
@@ -129,7 +132,8 @@ def train_head(
     judged = head.probabilities(data.vectors[plan.judge])
     metrics = measure(judged, data.labels[plan.judge], data.classes)
     training = _training(data, plan, head, seed)
-    network = feature_network(card)
+    prepared = prepared_file(card)
+    network = load_model(prepared)
     info = ClassifierInfo(
         classes=tuple(data.classes),
         image_size=card.image_size,
@@ -146,20 +150,11 @@ def train_head(
     )
     weights, bias = head.weights.astype(np.float32), head.bias.astype(np.float32)
     content = join_head(network, weights, bias, info.to_metadata())
-    parity = _check_parity(content, card, head)
+    parity = _check_parity(content, prepared, head)
     with whole_file(output) as temporary:
         temporary.write_bytes(content)
-    report = {
-        "format": "tlpipe-metrics",
-        "format_version": 1,
-        "classes": data.classes,
-        "training": training,
-        "metrics": metrics.to_dict(),
-    }
-    with whole_file(report_path) as temporary:
-        temporary.write_text(
-            json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+    report = {"classes": data.classes, "training": training, "metrics": metrics.to_dict()}
+    write_report(report_path, report)
     return TrainResult(
         output,
         report_path,
@@ -178,6 +173,13 @@ def _card(data: Features, path: Path) -> Card:
         card = Card.from_dict(json.loads(header.backbone), f"The card in {str(path)!r}")
     except (CardError, json.JSONDecodeError) as exc:
         raise FeatureFileError(f"{str(path)!r} is damaged: {exc}") from exc
+    if (header.decoder, header.precision) != (DECODER, PRECISION):
+        raise FeatureFileError(
+            f"{str(path)!r} was made with the decoder {header.decoder!r} at {header.precision!r};"
+            f" this tlpipe uses {DECODER!r} at {PRECISION!r}, and a classifier trained on other"
+            " pixels than it is served would be wrong.",
+            hint="Embed the images again.",
+        )
     expected = card.fingerprint(precision=header.precision, decoder=header.decoder)
     if expected != header.fingerprint or data.vectors.shape[1] != card.output.dim:
         raise FeatureFileError(
@@ -216,6 +218,12 @@ def _notices(data: Features, plan: Plan, head: Head, training: dict[str, Any]) -
     mixed = _mixed(data)
     if mixed:
         notices.append(f"{mixed} images stand in more than one class, with the very same content.")
+    judged_too = _shared(data, plan)
+    if judged_too:
+        notices.append(
+            f"{judged_too} images that judge the classifier also train it, with the very same"
+            " content: the numbers flatter."
+        )
     if not head.converged:
         notices.append(
             "The solver stopped before it reached its tolerance: the head may not be the best one"
@@ -238,20 +246,28 @@ def _mixed(data: Features) -> int:
     return sum(len(labels) > 1 for labels in labels_of.values())
 
 
-def _check_parity(content: bytes, card: Card, head: Head) -> float:
+def _shared(data: Features, plan: Plan) -> int:
+    """Number of rows that judge and whose very content also trains."""
+    trained = {row.tobytes() for row in data.content_sha256[plan.fit]}
+    return sum(row.tobytes() in trained for row in data.content_sha256[plan.judge])
+
+
+def _check_parity(content: bytes, prepared: Path, head: Head) -> float:
     """Compare the joined file with the backbone alone and with scikit-learn.
 
-    The file is run on four images of noise; its embeddings must be those of the backbone that
-    made the stored ones, its probabilities those that scikit-learn gives for them.
+    The file is run on four images of noise; its embeddings must be those of the prepared
+    backbone by itself, its probabilities those that scikit-learn gives for them.
 
     Returns
     -------
     float
         Largest difference of a probability.
     """
-    noise = np.random.default_rng(0).integers(0, 256, (4, *card.image_size, 3), np.uint8)
-    ours = OrtNetwork(content, "cpu").run(noise)
-    alone = OrtNetwork(prepared_file(card), "cpu").run(noise)
+    joined = OrtNetwork(content, "cpu")
+    image_shape, *_ = joined.shapes()
+    noise = np.random.default_rng(0).integers(0, 256, (4, *image_shape), np.uint8)
+    ours = joined.run(noise)
+    alone = OrtNetwork(prepared, "cpu").run(noise)
     if not np.allclose(ours["embeddings"], alone["embeddings"], rtol=1e-5, atol=1e-5):
         raise ExportError(
             "The classifier's embeddings are not those of the backbone alone; it was not written."

@@ -1,7 +1,8 @@
 """Source: lists labelled images, in an order of its own that never changes by itself.
 
 Owns the layouts below. Takes a path, gives a ``Source``: a survey of what is there, and items as a
-stream (a source is never held in memory). Imports ``errors`` and ``types`` only.
+stream (a source is never held in memory). Imports ``errors``, ``types`` and
+``files``.
 
 * a folder per class: ``cat/1.jpg``, ``dog/sub/2.jpg`` (the first folder is the class);
 * the same under split folders: ``train/cat/1.jpg``, ``validation/`` or ``val/``, ``test/``;
@@ -67,5 +68,5 @@ def open_source(path: str | Path) -> Source:
 
 def _single(path: Path) -> Source:
     item = Item(printable(path.name), path)
-    survey = Survey("one image", Counter({(Split.NONE, None): 1}))
+    survey = Survey("one file", Counter({(Split.NONE, None): 1}))
     return Source(path, lambda: iter((item,)), survey)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -42,6 +43,14 @@ class _Walk:
             with os.scandir(folder) as entries:
                 found_here = [(printable(entry.name), entry) for entry in entries]
             named = sorted(found_here, key=lambda pair: pair[0])
+            names = [name for name, _ in named]
+            twice = next((a for a, b in itertools.pairwise(names) if a == b), None)
+            if twice is not None:
+                raise SourceError(
+                    f"Two names in the folder {printable(str(folder))!r} read {twice!r}: one of"
+                    " them is no UTF-8.",
+                    hint="Rename one of them.",
+                )
         except OSError as exc:
             raise SourceError(
                 f"The folder {str(folder)!r} cannot be listed: {exc.strerror}.",
@@ -102,7 +111,7 @@ def open_folder(root: Path) -> Source:
         )
     loose = sum(n for (_, label), n in survey.labels.items() if label is None)
     if loose and survey.classes:
-        survey.notices.append(f"{loose} images lie outside any class folder: they have no label.")
+        survey.notices.append(f"Images outside any class folder: {loose}. They have no label.")
     empty = [name for name in walk.empty if name]
     if empty:
         names = ", ".join(repr(name) for name in empty[:5]) + (" ..." if len(empty) > 5 else "")

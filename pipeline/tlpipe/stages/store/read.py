@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -123,15 +124,22 @@ def inspect_features(path: Path) -> FeatureInfo:
         )
 
 
-def read_rejects(path: Path) -> Iterator[tuple[str, str, str, str]]:
-    """Key, stage, reason and detail of each item that was left out."""
+def read_rejects(path: Path) -> list[tuple[str, str, str, str]]:
+    """Key, stage, reason and detail of each item that was left out.
+
+    Raises
+    ------
+    FeatureFileError
+        As from ``read_features``.
+    """
     with _open(path) as file:
         columns = [file[f"rejects/{name}"].asstr()[:] for name in _REJECT_COLUMNS]
-        yield from zip(*columns, strict=True)
+        return list(zip(*columns, strict=True))
 
 
-def _open(path: Path) -> h5py.File:
-    """Open a feature file for reading, or say why it is none."""
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[h5py.File]:
+    """Open a feature file for reading, or say why it is none or cannot be read."""
     if not is_file(path):
         raise FeatureFileError(f"The feature file {str(path)!r} does not exist.")
     try:
@@ -142,11 +150,16 @@ def _open(path: Path) -> h5py.File:
             hint="A feature file is what 'tlpipe embed' writes.",
         ) from exc
     try:
-        _check_format(file, path)
-    except BaseException:
-        file.close()
+        with file:
+            _check_format(file, path)
+            yield file
+    except FeatureFileError:
         raise
-    return file
+    # What h5py makes of damaged bytes: sizes beyond all memory, text that is none, lost objects.
+    except (KeyError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as exc:
+        raise FeatureFileError(
+            f"{str(path)!r} is damaged: {exc!r}.", hint="Embed the images again."
+        ) from exc
 
 
 def _check_format(file: h5py.File, path: Path) -> None:
