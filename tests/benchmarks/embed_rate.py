@@ -33,10 +33,13 @@ from tlpipe.workflows.embed import embed
 SAMPLE = 200
 BATCHES = (1, 2, 4, 8)
 
+# The kernel's own high-water mark of the process; getrusage would report that of the process which
+# started it, if that was larger.
 PEAK = """
-import resource, sys, tlpipe
+import pathlib, sys, tlpipe
 tlpipe.embed(sys.argv[1], sys.argv[2])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)  # Linux counts in KiB
+status = pathlib.Path("/proc/self/status").read_text()
+print(int(status.split("VmHWM:")[1].split()[0]) * 1024)  # Linux counts in KiB
 """
 
 
@@ -74,7 +77,7 @@ def steady_rate(source: Source) -> float:
 
 
 def peak_bytes(path: Path) -> int:
-    """Peak resident memory of a whole ``embed``."""
+    """Peak resident memory of a whole ``embed``, on Linux."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", PEAK, str(path), str(Path(folder) / "features.h5")]
         done = subprocess.run(command, check=True, capture_output=True, text=True)

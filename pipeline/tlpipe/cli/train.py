@@ -98,8 +98,8 @@ def show_trained(result: Any) -> None:
     training = result.training
     say(
         f"Trained on {training['count']:,} images of {len(result.classes)} classes;"
-        f" C = {training['C']:.3g} on {training['scaling']} embeddings had the least log loss of"
-        f" {len(training['trials'])} settings ({training['chosen_on']})."
+        f" C = {training['C']:.3g} on {training['scaling']} embeddings was chosen of"
+        f" {len(training['trials'])} settings by log loss ({training['chosen_on']})."
     )
     for notice in result.notices:
         say(notice)
