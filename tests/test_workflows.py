@@ -31,7 +31,9 @@ from tlpipe.errors import (
     TrainingDataError,
     UnknownFileError,
 )
+from tlpipe.stages.backbone import OrtNetwork
 from tlpipe.stages.store import read_features, read_rejects
+from tlpipe.stages.weights import prepared_file
 from tlpipe.types import Progress
 from tlpipe.workflows import embed as embed_module
 from tlpipe.workflows import train_head as train_head_module
@@ -49,10 +51,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def test_a_row_holds_what_belongs_together(trained: Trained, photos: Path, tiny_card: Card) -> None:
     """Key, label and vector of each row belong to one image, embedded alone once more."""
     data = read_features(trained.features)
-    network = tlpipe.stages.backbone.OrtNetwork(  # type: ignore[attr-defined]
-        tlpipe.stages.weights.prepared_file(tiny_card),
-        "cpu",  # type: ignore[attr-defined]
-    )
+    network = OrtNetwork(prepared_file(tiny_card), "cpu")
     load = loader(tiny_card.image_size, tiny_card.preprocess)
     assert data.keys == sorted(data.keys)
     for item, key, vector, label in zip(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import ctypes
-import ctypes.util
 import io
 import sys
 from collections.abc import Mapping

@@ -81,6 +81,10 @@ def evaluate(
         of the classifier.
     ClassifierError, BackboneError, DeviceError
         The classifier cannot be used.
+    OptionError
+        `split` is none of the above.
+    OutputError
+        The output cannot be written.
     """
     options = options or RunOptions()
     if split not in SPLIT_CHOICES:
