@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -226,3 +227,24 @@ def test_what_is_no_hdf5_file(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(FeatureFileError, match="is no HDF5 file, or is damaged"):
         read_features(path)
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200
+)
+@given(
+    flips=st.lists(
+        st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=6
+    )
+)
+def test_flipped_bytes_raise_nothing_else(tmp_path: Path, flips: list[tuple[float, int]]) -> None:
+    """In the file's head, where HDF5 keeps its structures."""
+    path = tmp_path / "f.h5"
+    write_features(path, HEADER, DIM, [good("a", "x", Split.TEST), bad("b"), good("c")])
+    data = bytearray(path.read_bytes())
+    for where, mask in flips:
+        data[int(where * 6000)] ^= mask
+    path.write_bytes(data)
+    for read in (read_features, inspect_features, read_rejects):
+        with contextlib.suppress(FeatureFileError):
+            read(path)

@@ -15,6 +15,10 @@ CHUNK_ROWS = 256
 """Rows per chunk and per write. Uncompressed chunks of 64 to 1,024 rows write and read at the
 disk's speed; embeddings hardly compress."""
 
+LIBVER = ("v110", "v110")
+"""Versions of HDF5's own structures: those of 1.10, which carry checksums, where those of 1.8 and
+before do not. A flipped byte in them is found on opening, and not walked into."""
+
 STAT_DTYPE = np.dtype([("size_bytes", "<i8"), ("mtime_ns", "<i8")])
 
 

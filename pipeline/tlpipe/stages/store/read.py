@@ -178,14 +178,14 @@ def _check_format(file: h5py.File, path: Path) -> None:
             f" {FORMAT_VERSION}.",
             hint="Update tlpipe.",
         )
-    damage = _damage(file)
+    damage = _damage(file, path.stat().st_size)
     if damage:
         raise FeatureFileError(
             f"{str(path)!r} is damaged: {damage}.", hint="Embed the images again."
         )
 
 
-def _damage(file: h5py.File) -> str:
+def _damage(file: h5py.File, size_bytes: int) -> str:
     """What is wrong with a feature file's structure; empty where nothing is."""
     for name in FeatureHeader.__dataclass_fields__:
         if not isinstance(file.attrs.get(name), str):
@@ -198,6 +198,8 @@ def _damage(file: h5py.File) -> str:
         dataset = file[name]
         if dataset.dtype.kind not in kinds or dataset.ndim != axes:
             return f"{name!r} has the type {dataset.dtype} and the shape {dataset.shape}"
+        if dataset.size * dataset.dtype.itemsize > size_bytes:  # nothing is compressed
+            return f"{name!r} claims {dataset.size} values in a file of {size_bytes} bytes"
         if name not in _OF_OTHER_LENGTH and dataset.shape[0] != count:
             return f"{name!r} has {dataset.shape[0]} rows and 'keys' has {count}"
     texts = ("keys", "classes", *(f"rejects/{name}" for name in _REJECT_COLUMNS))

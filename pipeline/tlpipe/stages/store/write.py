@@ -19,6 +19,7 @@ from tlpipe.stages.store.layout import (
     CHUNK_ROWS,
     FORMAT,
     FORMAT_VERSION,
+    LIBVER,
     STAT_DTYPE,
     FeatureHeader,
 )
@@ -91,7 +92,7 @@ def _hdf5(path: Path) -> Iterator[tuple[h5py.File, GuardedFile]]:
     """An HDF5 file to write, and the guard that knows whether writing went well."""
     guard = GuardedFile(path)
     try:
-        with h5py.File(guard, "w") as file:
+        with h5py.File(guard, "w", libver=LIBVER) as file:
             yield file, guard
     finally:
         guard.close()
