@@ -249,7 +249,7 @@ def test_constant_nodes_count_as_weights() -> None:
 
 
 def test_the_prepared_network_takes_any_batch(tiny_card: Card) -> None:
-    network = OrtNetwork(feature_network(tiny_card).SerializeToString(), "cpu")
+    network = OrtNetwork(feature_network(tiny_card, tiny_network()).SerializeToString(), "cpu")
     four = network.run(noise(4))["embeddings"]
     singles = [network.run(image[np.newaxis])["embeddings"][0] for image in noise(4)]
     np.testing.assert_allclose(four, np.stack(singles), rtol=1e-5, atol=1e-6)

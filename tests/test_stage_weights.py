@@ -61,7 +61,7 @@ def test_an_unknown_architecture_is_refused(tiny_card: Card) -> None:
 def test_a_wrong_output_is_refused(tiny_card: Card) -> None:
     output = dataclasses.replace(tiny_card.output, tensor="nothing")
     with pytest.raises(BackboneError, match="computes no tensor 'nothing'"):
-        feature_network(dataclasses.replace(tiny_card, output=output))
+        feature_network(dataclasses.replace(tiny_card, output=output), tiny_network())
 
 
 def test_a_network_is_prepared_once(
@@ -71,9 +71,9 @@ def test_a_network_is_prepared_once(
     built: list[str] = []
     original = module.feature_network
 
-    def counting(card: Card) -> onnx.ModelProto:
+    def counting(card: Card, full: onnx.ModelProto) -> onnx.ModelProto:
         built.append(card.name)
-        return original(card)
+        return original(card, full)
 
     monkeypatch.setattr(module, "feature_network", counting)
     path = prepared_file(tiny_card)

@@ -15,6 +15,7 @@ from tlpipe.cli.options import PATH
 from tlpipe.cli.show import progress, say
 from tlpipe.cli.train import train_head_command
 from tlpipe.errors import OutputError
+from tlpipe.files import is_dir, is_file
 
 _ROWS_SHOWN = 5
 _MARK = ".tlpipe-demo"  # in the folder of a demonstration
@@ -76,17 +77,15 @@ def _claim(folder: Path) -> list[str]:
     A folder that holds anything is used only if the demonstration made it: the mark tells.
     """
     mark = folder / _MARK
+    again = is_file(mark)
+    if not again and is_dir(folder) and any(folder.iterdir()):
+        raise OutputError(
+            f"The folder {str(folder)!r} holds files that are not the demonstration's.",
+            hint="Choose another --output, or empty it.",
+        )
     try:
-        if folder.is_dir() and any(folder.iterdir()) and not mark.exists():
-            raise OutputError(
-                f"The folder {str(folder)!r} holds files that are not the demonstration's.",
-                hint="Choose another --output, or empty it.",
-            )
-        again = mark.exists()
         folder.mkdir(parents=True, exist_ok=True)
         mark.touch()
-    except OutputError:
-        raise
     except OSError as exc:
         raise OutputError(f"The folder {str(folder)!r} cannot be made: {exc.strerror}.") from exc
     return ["--overwrite"] if again else []

@@ -7,6 +7,7 @@ error.
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -85,8 +86,6 @@ def show_rejects(rejects: Counter[str], where: str) -> None:
 @contextlib.contextmanager
 def progress() -> Iterator[ProgressCallback]:
     """Live progress on a terminal, a line now and then elsewhere."""
-    import sys
-
     if not sys.stderr.isatty():
         yield _Lines()
         return

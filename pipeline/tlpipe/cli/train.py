@@ -32,7 +32,7 @@ def train_head_command(features: Path, output: Path, seed: int, overwrite: bool)
 
     FEATURES is what 'tlpipe embed' wrote. The regularisation and the scaling are chosen on
     held-out images. The classifier is judged on the source's test split where it has one, else on
-    its validation split, else on a fifth of each class that is kept out of training.
+    its validation split, else on about a fifth of each class, kept out of training.
 
     \b
     Example:

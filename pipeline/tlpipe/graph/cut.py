@@ -43,9 +43,7 @@ def cut_at(model: onnx.ModelProto, tensor: str, dim: int) -> onnx.ModelProto:
             hint="Correct 'tensor' under [output] in the backbone's card.",
         )
     used = {name for node in nodes for name in _reads(node)}
-    if tensor != EMBEDDINGS:
-        name = f"{OWN_PREFIX}{EMBEDDINGS}"
-        nodes.append(helper.make_node("Identity", [tensor], [EMBEDDINGS], name=name))
+    nodes += named_embeddings(tensor)
     cut = onnx.ModelProto()
     cut.CopyFrom(model)
     for field in ("node", "initializer", "input", "output", "value_info"):
@@ -57,6 +55,14 @@ def cut_at(model: onnx.ModelProto, tensor: str, dim: int) -> onnx.ModelProto:
         helper.make_tensor_value_info(EMBEDDINGS, TensorProto.FLOAT, ["N", dim])
     )
     return cut
+
+
+def named_embeddings(tensor: str) -> list[onnx.NodeProto]:
+    """What gives `tensor` the name ``embeddings``: one Identity, or nothing where it has it."""
+    if tensor == EMBEDDINGS:
+        return []
+    name = f"{OWN_PREFIX}{EMBEDDINGS}"
+    return [helper.make_node("Identity", [tensor], [EMBEDDINGS], name=name)]
 
 
 def _ancestors(graph: onnx.GraphProto, tensor: str) -> list[onnx.NodeProto]:

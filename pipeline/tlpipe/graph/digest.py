@@ -8,7 +8,8 @@ out, nor on the order of the tensors.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
 import onnx
 from onnx import numpy_helper
@@ -31,8 +32,13 @@ def tensor_digests(model: onnx.ModelProto) -> dict[str, str]:
 
 def weights_digest(model: onnx.ModelProto) -> str:
     """SHA-256 over all backbone tensors: one number for "these very weights"."""
+    return combined(tensor_digests(model))
+
+
+def combined(digests: Mapping[str, str]) -> str:
+    """SHA-256 over what ``tensor_digests`` gave, whatever its order."""
     digest = hashlib.sha256()
-    for name, value in sorted(tensor_digests(model).items()):
+    for name, value in sorted(digests.items()):
         digest.update(f"{name}\0{value}\n".encode())
     return digest.hexdigest()
 
@@ -51,16 +57,12 @@ def same_graph(model: onnx.ModelProto, features: onnx.ModelProto, full: onnx.Mod
         The pretrained network; its own last layer may be in `model`, too. All else must belong to
         a head: one Gemm and a Softmax.
     """
-    extra = _nodes(model)
-    for node in _nodes(features):
-        if node not in extra:
-            return False
-        extra.remove(node)
-    own = _nodes(full)
-    head = [node for node in extra if node not in own]
+    ours, backbone, own = _nodes(model), _nodes(features), _nodes(full)
+    if backbone - ours:
+        return False
+    head = [onnx.NodeProto.FromString(node) for node in ours - backbone if node not in own]
     kinds = {HEAD_PREFIX + "logits": "Gemm", HEAD_PREFIX + "softmax": "Softmax"}
-    found_head = [onnx.NodeProto.FromString(node) for node in head]
-    if any(kinds.get(node.name) != node.op_type for node in found_head):
+    if any(kinds.get(node.name) != node.op_type for node in head):
         return False
     if list(model.opset_import) != list(features.opset_import) or len(model.functions) != len(
         features.functions
@@ -72,8 +74,9 @@ def same_graph(model: onnx.ModelProto, features: onnx.ModelProto, full: onnx.Mod
     return all(expected.get(name) == found[name] for name in constants)
 
 
-def _nodes(model: onnx.ModelProto) -> list[bytes]:
-    return [node.SerializeToString(deterministic=True) for node in model.graph.node]
+def _nodes(model: onnx.ModelProto) -> Counter[bytes]:
+    """Each node as bytes: operator, attributes and connections."""
+    return Counter(node.SerializeToString(deterministic=True) for node in model.graph.node)
 
 
 def _all_digests(model: onnx.ModelProto) -> dict[str, str]:

@@ -13,7 +13,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tlpipe.errors import BackboneError
-from tlpipe.graph import EMBEDDINGS, HEAD_PREFIX, OWN_PREFIX, PROBABILITIES
+from tlpipe.graph import EMBEDDINGS, HEAD_PREFIX, PROBABILITIES
+from tlpipe.graph.cut import named_embeddings
 from tlpipe.graph.io import to_bytes
 
 if TYPE_CHECKING:
@@ -95,16 +96,9 @@ def own_head(
     joined = onnx.ModelProto()
     joined.CopyFrom(model)
     graph = joined.graph
-    graph.node.extend(
-        [
-            helper.make_node(
-                "Softmax", [logits], [PROBABILITIES], name=f"{HEAD_PREFIX}softmax", axis=1
-            ),
-        ]
-    )
-    if features != EMBEDDINGS:
-        name = f"{OWN_PREFIX}{EMBEDDINGS}"
-        graph.node.append(helper.make_node("Identity", [features], [EMBEDDINGS], name=name))
+    softmax = f"{HEAD_PREFIX}softmax"
+    graph.node.append(helper.make_node("Softmax", [logits], [PROBABILITIES], name=softmax, axis=1))
+    graph.node.extend(named_embeddings(features))
     del graph.output[:]
     for name, width in ((PROBABILITIES, class_count(model, logits)), (EMBEDDINGS, dim)):
         value = helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", width])

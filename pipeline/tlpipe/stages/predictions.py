@@ -81,7 +81,7 @@ Top = list[tuple[str, float]]
 Write = Callable[["Outcome", Top], None]
 
 
-def csv_columns(top_k: int) -> list[str]:
+def _columns(top_k: int) -> list[str]:
     """Header of a CSV file of predictions."""
     more = [name for k in range(2, top_k + 1) for name in (f"class_{k}", f"probability_{k}")]
     return ["key", "status", "class", "probability", *more, "reason", "detail"]
@@ -91,7 +91,7 @@ def csv_columns(top_k: int) -> list[str]:
 def _csv(path: Path, top_k: int) -> Iterator[Write]:
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(csv_columns(top_k))
+        writer.writerow(_columns(top_k))
 
         def write(outcome: Outcome, top: Top) -> None:
             reject = outcome.reject

@@ -108,17 +108,23 @@ def full_network(card: Card) -> onnx.ModelProto:
     return model
 
 
-def feature_network(card: Card) -> onnx.ModelProto:
+def feature_network(card: Card, full: onnx.ModelProto) -> onnx.ModelProto:
     """The backbone: uint8 images (N, H, W, 3) in, ``embeddings`` (N, D) out.
+
+    Parameters
+    ----------
+    card : Card
+    full : onnx.ModelProto
+        What ``full_network`` gave. Not changed.
 
     Raises
     ------
-    WeightsError, BackboneError
-        As from ``full_network``; or the card's tensors are not in the network.
+    BackboneError
+        The card's tensors are not in the network.
     """
     from tlpipe.graph.cut import cut_at
 
-    return with_preprocess(card, cut_at(full_network(card), card.output.tensor, card.output.dim))
+    return with_preprocess(card, cut_at(full, card.output.tensor, card.output.dim))
 
 
 def with_preprocess(card: Card, model: onnx.ModelProto) -> onnx.ModelProto:
@@ -136,7 +142,7 @@ def prepared_file(card: Card) -> Path:
     Raises
     ------
     WeightsError, BackboneError
-        As from ``feature_network``.
+        As from ``full_network`` and ``feature_network``.
     OutputError
         The cache cannot be written.
     """
@@ -158,7 +164,7 @@ def prepared_file(card: Card) -> Path:
         ) from exc
     from tlpipe.graph.io import to_bytes
 
-    content = to_bytes(feature_network(card))
+    content = to_bytes(feature_network(card, full_network(card)))
     with whole_file(path) as temporary:
         temporary.write_bytes(content)
     with whole_file(note) as temporary:

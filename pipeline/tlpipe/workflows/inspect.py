@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlpipe.card import Card
 from tlpipe.catalogue import read_card
-from tlpipe.errors import CardError, FeatureFileError, UnknownFileError
+from tlpipe.errors import UnknownFileError
 from tlpipe.files import is_file, sha256_file
 from tlpipe.stages.report import FORMAT
 from tlpipe.types import Split
@@ -72,16 +71,12 @@ def _features(path: Path) -> Inspection:
     from tlpipe.stages.store import inspect_features
 
     info = inspect_features(path)
-    try:
-        card = Card.from_dict(json.loads(info.header.backbone), f"The card in {str(path)!r}")
-    except (CardError, json.JSONDecodeError) as exc:
-        raise FeatureFileError(f"{str(path)!r} is damaged: {exc}") from exc
+    card = info.header.card(repr(str(path)))
     by_class: dict[str, dict[str, int]] = {}
     for (split, label), count in sorted(info.labels.items()):
         name = info.classes[label] if label >= 0 else "(no label)"
-        by_class.setdefault(name, {})["no split" if split < 0 else Split(split).name.lower()] = (
-            count
-        )
+        part = "no split" if split == Split.NONE else Split(split).name.lower()
+        by_class.setdefault(name, {})[part] = count
     return Inspection(
         "feature file",
         {
@@ -101,17 +96,18 @@ def _features(path: Path) -> Inspection:
 
 
 def _onnx(path: Path) -> Inspection:
-    from tlpipe.graph.digest import tensor_digests, weights_digest
+    from tlpipe.graph.digest import combined, tensor_digests
     from tlpipe.graph.io import load_model, metadata, signature
     from tlpipe.stages.classifier import FORMAT as CLASSIFIER
     from tlpipe.stages.classifier import read_metadata
 
     model = load_model(path)
     flat = metadata(model)
+    digests = tensor_digests(model)
     facts: dict[str, Any] = {
         **signature(model),
-        "backbone_tensors": len(tensor_digests(model)),
-        "backbone_digest": weights_digest(model),
+        "backbone_tensors": len(digests),
+        "backbone_digest": combined(digests),
     }
     if flat.get("format") != CLASSIFIER:
         file = {"sha256": sha256_file(path), "size_bytes": path.stat().st_size}

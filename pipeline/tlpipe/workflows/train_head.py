@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tlpipe.card import Card
-from tlpipe.errors import CardError, ExportError, FeatureFileError
+from tlpipe.errors import ExportError, FeatureFileError
 from tlpipe.files import check_output, whole_file
 from tlpipe.graph.digest import weights_digest
 from tlpipe.graph.head import join_head
@@ -169,10 +169,7 @@ def train_head(
 def _card(data: Features, path: Path) -> Card:
     """Card of the backbone that made the embeddings, after its fingerprint was checked."""
     header = data.header
-    try:
-        card = Card.from_dict(json.loads(header.backbone), f"The card in {str(path)!r}")
-    except (CardError, json.JSONDecodeError) as exc:
-        raise FeatureFileError(f"{str(path)!r} is damaged: {exc}") from exc
+    card = header.card(repr(str(path)))
     if (header.decoder, header.precision) != (DECODER, PRECISION):
         raise FeatureFileError(
             f"{str(path)!r} was made with the decoder {header.decoder!r} at {header.precision!r};"

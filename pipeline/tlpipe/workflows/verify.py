@@ -8,7 +8,7 @@ from pathlib import Path
 from tlpipe.catalogue import all_cards
 from tlpipe.errors import ClassifierError
 from tlpipe.files import is_file
-from tlpipe.graph.digest import same_graph, tensor_digests, weights_digest
+from tlpipe.graph.digest import combined, same_graph, tensor_digests
 from tlpipe.graph.io import load_model, metadata
 from tlpipe.stages.classifier import read_metadata
 from tlpipe.stages.weights import feature_network, full_network
@@ -87,7 +87,7 @@ def verify(classifier: str | Path) -> VerifyResult:
     card = all_cards().get(stated.name, stated)
     full = full_network(card)
     ours, theirs = tensor_digests(model), tensor_digests(full)
-    digest = weights_digest(model)
+    digest = combined(ours)
     return VerifyResult(
         backbone=card.name,
         digest=digest,
@@ -95,7 +95,7 @@ def verify(classifier: str | Path) -> VerifyResult:
         changed=sorted(n for n, value in ours.items() if theirs.get(n, value) != value),
         foreign=sorted(ours.keys() - theirs.keys()),
         dropped=sorted(theirs.keys() - ours.keys()),
-        same_graph=info.fits(card) and same_graph(model, feature_network(card), full),
+        same_graph=info.fits(card) and same_graph(model, feature_network(card, full), full),
         same_digest=digest == info.backbone_digest,
         catalogued=card.name in all_cards(),
         file=card.weights.file,

@@ -2,7 +2,7 @@
 
 The only package that imports h5py. Takes outcomes in the source's order, gives a file that is
 whole or not there; reads such files back. ``docs/feature-file.md`` specifies the format. Imports
-``errors``, ``types`` and ``files``.
+``card``, ``errors``, ``types`` and ``files``.
 
 No HDF5 file that anyone may open is written in place: rows go to a temporary file, which takes the
 output's name when it is whole and on disk. Since a file under its final name never changes, nothing
@@ -18,5 +18,4 @@ from tlpipe.stages.store.read import inspect_features as inspect_features
 from tlpipe.stages.store.read import read_features as read_features
 from tlpipe.stages.store.read import read_rejects as read_rejects
 from tlpipe.stages.store.write import FeatureSummary as FeatureSummary
-from tlpipe.stages.store.write import counted as counted
 from tlpipe.stages.store.write import write_features as write_features

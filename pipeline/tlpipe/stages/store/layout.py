@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
+
+from tlpipe.card import Card
+from tlpipe.errors import CardError, FeatureFileError
 
 FORMAT = "tlpipe-features"
 FORMAT_VERSION = 1
@@ -18,6 +22,9 @@ disk's speed; embeddings hardly compress."""
 LIBVER = ("v110", "v110")
 """Versions of HDF5's own structures: those of 1.10, which carry checksums, where those of 1.8 and
 before do not. A flipped byte in them is found on opening, and not walked into."""
+
+REJECT_TEXTS = ("key", "stage", "reason", "detail")
+"""Text columns of the group ``rejects``."""
 
 STAT_DTYPE = np.dtype([("size_bytes", "<i8"), ("mtime_ns", "<i8")])
 
@@ -40,3 +47,16 @@ class FeatureHeader:
     decoder: str
     source: str
     created_at: str
+
+    def card(self, where: str) -> Card:
+        """Card of the backbone; `where` is what messages call the file.
+
+        Raises
+        ------
+        FeatureFileError
+            The file is damaged: it holds no such card.
+        """
+        try:
+            return Card.from_dict(json.loads(self.backbone), f"The card in {where}")
+        except (CardError, json.JSONDecodeError) as exc:
+            raise FeatureFileError(f"{where} is damaged: {exc}") from exc

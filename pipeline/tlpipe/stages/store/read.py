@@ -14,7 +14,7 @@ import numpy as np
 
 from tlpipe.errors import FeatureFileError
 from tlpipe.files import is_file
-from tlpipe.stages.store.layout import FORMAT, FORMAT_VERSION, FeatureHeader
+from tlpipe.stages.store.layout import FORMAT, FORMAT_VERSION, REJECT_TEXTS, FeatureHeader
 from tlpipe.types import Split
 
 if TYPE_CHECKING:
@@ -31,13 +31,9 @@ _SHAPES = {
     "labels": ("i", 1),
     "classes": ("O", 1),
     "splits": ("i", 1),
-    "rejects/key": ("O", 1),
-    "rejects/stage": ("O", 1),
-    "rejects/reason": ("O", 1),
-    "rejects/detail": ("O", 1),
+    **{f"rejects/{name}": ("O", 1) for name in REJECT_TEXTS},
 }
-_REJECT_COLUMNS = ("key", "stage", "reason", "detail")
-_OF_OTHER_LENGTH = ("classes", *(f"rejects/{name}" for name in _REJECT_COLUMNS))
+_OF_OTHER_LENGTH = ("classes", *(f"rejects/{name}" for name in REJECT_TEXTS))
 
 
 @dataclass(frozen=True)
@@ -133,7 +129,7 @@ def read_rejects(path: Path) -> list[tuple[str, str, str, str]]:
         As from ``read_features``.
     """
     with _open(path) as file:
-        columns = [file[f"rejects/{name}"].asstr()[:] for name in _REJECT_COLUMNS]
+        columns = [file[f"rejects/{name}"].asstr()[:] for name in REJECT_TEXTS]
         return list(zip(*columns, strict=True))
 
 
@@ -202,7 +198,7 @@ def _damage(file: h5py.File, size_bytes: int) -> str:
             return f"{name!r} claims {dataset.size} values in a file of {size_bytes} bytes"
         if name not in _OF_OTHER_LENGTH and dataset.shape[0] != count:
             return f"{name!r} has {dataset.shape[0]} rows and 'keys' has {count}"
-    texts = ("keys", "classes", *(f"rejects/{name}" for name in _REJECT_COLUMNS))
+    texts = ("keys", "classes", *(f"rejects/{name}" for name in REJECT_TEXTS))
     if any(h5py.check_string_dtype(file[name].dtype) is None for name in texts):
         return f"one of {list(texts)} is no text"
     if file["content_sha256"].shape[1] != 32:

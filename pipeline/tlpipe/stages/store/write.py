@@ -20,6 +20,7 @@ from tlpipe.stages.store.layout import (
     FORMAT,
     FORMAT_VERSION,
     LIBVER,
+    REJECT_TEXTS,
     STAT_DTYPE,
     FeatureHeader,
 )
@@ -118,7 +119,7 @@ class _Writer:
         self._create("stat", STAT_DTYPE)
         self._create("labels", np.dtype("<i4"))
         self._create("splits", np.dtype("i1"))
-        for name in ("key", "stage", "reason", "detail"):
+        for name in REJECT_TEXTS:
             self._create(f"rejects/{name}", _TEXT)
         self._create("rejects/stat", STAT_DTYPE)
 
