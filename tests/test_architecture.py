@@ -33,6 +33,7 @@ OWNERS = {
     "PIL": {"stages/decode.py", "stages/preprocess.py", "stages/digits.py"},
     "rich": {"cli/show.py"},
     "click": {"cli/"},
+    "filelock": {"stages/download/"},
 }
 
 HEAVY = {"numpy", "onnx", "onnxruntime", "h5py", "sklearn", "scipy", "PIL", "rich"}

@@ -8,6 +8,7 @@ that fits, so that code which does not know tlpipe can still catch it::
     ├── UnknownBackboneError   (LookupError)   no card has that name
     ├── CardError              (ValueError)    a card is incomplete or wrong
     ├── WeightsError           (ValueError)    pretrained weights are missing or not the stated ones
+    ├── DownloadError          (OSError)       a file cannot be fetched from any of its addresses
     ├── DeviceError            (RuntimeError)  the device asked for cannot be used
     ├── BackboneError          (RuntimeError)  the network cannot be opened or run
     ├── SourceError            (ValueError)    the images cannot be listed
@@ -72,6 +73,10 @@ class CardError(TlpipeError, ValueError):
 
 class WeightsError(TlpipeError, ValueError):
     """Pretrained weights are missing, or are not those the card states."""
+
+
+class DownloadError(TlpipeError, OSError):
+    """A file cannot be fetched, whole and right, from any of its addresses."""
 
 
 class DeviceError(TlpipeError, RuntimeError):

@@ -124,8 +124,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         temporary.touch(exist_ok=False)
         yield temporary
-        _fsync(temporary)
-        temporary.replace(target)
+        move_whole(temporary, target)
     except (BrokenPipeError, OutputError):  # the former is a reader of ours that went away
         raise
     except OSError as exc:
@@ -137,6 +136,20 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # an unusable folder; the error is being raised already
             temporary.unlink(missing_ok=True)
+
+
+def move_whole(temporary: Path, target: Path) -> None:
+    """Give a finished file its name: content on disk first, then the rename, then the folder.
+
+    Both paths must be on the same file system.
+
+    Raises
+    ------
+    OSError
+        The system refused; `target` is as it was.
+    """
+    _fsync(temporary)
+    temporary.replace(target)
     with contextlib.suppress(OSError):  # some network file systems cannot sync a folder
         _fsync(target.parent)
 
