@@ -46,8 +46,9 @@ def test_an_unknown_backbone_is_refused_with_a_suggestion() -> None:
         find_card("efficientnet-lite")
     assert str(caught.value) == (
         "There is no backbone 'efficientnet-lite' in the catalogue."
-        " Did you mean 'efficientnet-lite0'?"
-        " 'tlpipe models list' shows all; the path of a card (.toml) works too."
+        " Did you mean 'efficientnet-lite0' or 'efficientnet-lite1' or 'efficientnet-lite2'?"
+        " 'tlpipe models list' shows all; the path of a network (.onnx) or of a card"
+        " (.toml) works too."
     )
     assert isinstance(caught.value, LookupError)
 
@@ -68,7 +69,7 @@ def test_a_card_survives_json(tiny_card: Card) -> None:
         ({"std": "1.0"}, "it must be a list"),
         ({"dim": "0"}, "sizes must be at least 1"),
         ({"dim": '"8"'}, "must be of type int"),
-        ({"colour": '"grey"'}, r"must be one of \['rgb', 'bgr'\]"),
+        ({"colour": '"gray"'}, r"must be one of \['rgb', 'bgr', 'grey'\]"),
         ({"resize": '"shortest"'}, "'size' goes with resize 'shortest'"),
         ({"crop": '"centre"'}, "goes with crop 'centre'"),
         ({"crop": '"centre-fraction"'}, "'crop_fraction' goes with"),
@@ -84,7 +85,7 @@ def test_a_wrong_value_is_refused(
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("schema = 1", "schema = 2", "states schema = 2"),
+        ("schema = 1", "schema = 3", "states schema = 3"),
         ('paper = "none"', "", r"lacks \['paper'\]"),
         ('paper = "none"', 'paper = "none"\nyear = 2020', r"unknown fields \['year'\]"),
         ("[golden]", "[golden", "cannot be read"),
@@ -118,7 +119,7 @@ def test_the_fingerprint_changes_with_all_that_changes_the_vectors(tiny_card: Ca
         fingerprint(change("input", height=17)),
         fingerprint(change("preprocess", mean=(0.0, 0.0, 0.0))),
         fingerprint(change("preprocess", interpolation="bicubic")),
-        fingerprint(change("output", tensor="other")),
+        fingerprint(change("output", tensors=("other",))),
         fingerprint(tiny_card, precision="fp16"),
         fingerprint(tiny_card, decoder="other"),
     ]

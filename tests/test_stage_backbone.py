@@ -12,20 +12,20 @@ from conftest import TINY_DIM, TINY_SIZE
 from tlpipe.card import Card
 from tlpipe.errors import BackboneError, DeviceError
 from tlpipe.stages import backbone
-from tlpipe.stages.backbone import CPU, CUDA, OrtNetwork, gpu_count
+from tlpipe.stages.backbone import CPU, CUDA, OrtNetwork, gpu_count, open_graph
 from tlpipe.stages.weights import prepared_file
 
 IMAGES = np.zeros((2, TINY_SIZE, TINY_SIZE, 3), np.uint8)
 
 
 def test_a_network_runs_on_the_cpu(tiny_card: Card) -> None:
-    network = OrtNetwork(prepared_file(tiny_card), "cpu")
+    network = OrtNetwork(prepared_file(tiny_card, open_graph), "cpu")
     assert network.provider == CPU
     assert network.run(IMAGES)["embeddings"].shape == (2, TINY_DIM)
 
 
 def test_outputs_can_be_chosen(tiny_card: Card) -> None:
-    network = OrtNetwork(prepared_file(tiny_card), "cpu")
+    network = OrtNetwork(prepared_file(tiny_card, open_graph), "cpu")
     assert list(network.only(["embeddings"]).run(IMAGES)) == ["embeddings"]
     with pytest.raises(BackboneError, match=r"no outputs \['x'\], but \['embeddings'\]"):
         network.only(["x"])
@@ -33,7 +33,7 @@ def test_outputs_can_be_chosen(tiny_card: Card) -> None:
 
 def test_auto_is_the_cpu_without_a_gpu(tiny_card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbone, "gpu_count", lambda: 0)
-    assert OrtNetwork(prepared_file(tiny_card), "auto").provider == CPU
+    assert OrtNetwork(prepared_file(tiny_card, open_graph), "auto").provider == CPU
 
 
 def test_a_file_that_is_no_network(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_file_that_is_no_network(tmp_path: Path) -> None:
 
 
 def test_images_of_another_size(tiny_card: Card) -> None:
-    network = OrtNetwork(prepared_file(tiny_card), "cpu")
+    network = OrtNetwork(prepared_file(tiny_card, open_graph), "cpu")
     with pytest.raises(BackboneError, match=r"failed on a batch of shape \(1, 5, 5, 3\)"):
         network.run(np.zeros((1, 5, 5, 3), np.uint8))
 
@@ -60,7 +60,7 @@ class FakeSession:
         self._used = used
         self.asked: Any = None
 
-    def __call__(self, model: str, options: Any, providers: Any) -> FakeSession:
+    def __call__(self, model: str, options: Any, *, providers: Any, **_: Any) -> FakeSession:
         self.asked = providers
         return self
 

@@ -13,8 +13,9 @@ from tlpipe.card import Card
 from tlpipe.catalogue import read_card
 from tlpipe.errors import BackboneError, WeightsError
 from tlpipe.files import CACHE_VARIABLE
-from tlpipe.stages import weights as module
+from tlpipe.stages.backbone import open_graph
 from tlpipe.stages.weights import feature_network, full_network, prepared_file, pretrained_file
+from tlpipe.stages.weights import network as module
 
 
 def changed(card: Card, **values: Any) -> Card:
@@ -59,9 +60,9 @@ def test_an_unknown_architecture_is_refused(tiny_card: Card) -> None:
 
 
 def test_a_wrong_output_is_refused(tiny_card: Card) -> None:
-    output = dataclasses.replace(tiny_card.output, tensor="nothing")
+    output = dataclasses.replace(tiny_card.output, tensors=("nothing",))
     with pytest.raises(BackboneError, match="computes no tensor 'nothing'"):
-        feature_network(dataclasses.replace(tiny_card, output=output), tiny_network())
+        feature_network(dataclasses.replace(tiny_card, output=output), tiny_network(), open_graph)
 
 
 def test_a_network_is_prepared_once(
@@ -71,19 +72,19 @@ def test_a_network_is_prepared_once(
     built: list[str] = []
     original = module.feature_network
 
-    def counting(card: Card, full: onnx.ModelProto) -> onnx.ModelProto:
+    def counting(card: Card, *arguments: Any) -> onnx.ModelProto:
         built.append(card.name)
-        return original(card, full)
+        return original(card, *arguments)
 
     monkeypatch.setattr(module, "feature_network", counting)
-    path = prepared_file(tiny_card)
+    path = prepared_file(tiny_card, open_graph)
     assert path.is_relative_to(tmp_path)
-    assert prepared_file(tiny_card) == path
+    assert prepared_file(tiny_card, open_graph) == path
     assert built == ["tiny.test"]
     other = dataclasses.replace(
         tiny_card, preprocess=dataclasses.replace(tiny_card.preprocess, scale=2.0)
     )
-    assert prepared_file(other) != path
+    assert prepared_file(other, open_graph) != path
     assert [value.name for value in onnx.load(path).graph.output] == ["embeddings"]
     assert onnx.load(path).graph.output[0].type.tensor_type.shape.dim[1].dim_value == TINY_DIM
 
@@ -95,11 +96,11 @@ def test_a_damaged_cache_is_built_anew(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
-    path = prepared_file(tiny_card)
+    path = prepared_file(tiny_card, open_graph)
     good = path.read_bytes()
     path.write_bytes(good[:-1])
     with caplog.at_level(logging.WARNING):
-        assert prepared_file(tiny_card).read_bytes() == good
+        assert prepared_file(tiny_card, open_graph).read_bytes() == good
     assert "is damaged; it is built anew" in caplog.text
 
 
@@ -115,8 +116,8 @@ def test_other_operators_around_the_same_tensors_are_another_network(tmp_path: P
         cards.append(read_card(path))
     relu, sigmoid = cards
     assert relu.weights.digest == sigmoid.weights.digest
-    assert prepared_file(relu) != prepared_file(sigmoid)
+    assert prepared_file(relu, open_graph) != prepared_file(sigmoid, open_graph)
     prints = {card.fingerprint(precision="fp32", decoder="d") for card in cards}
     assert len(prints) == 2
-    operators = [node.op_type for node in onnx.load(prepared_file(sigmoid)).graph.node]
+    operators = [node.op_type for node in onnx.load(prepared_file(sigmoid, open_graph)).graph.node]
     assert "Sigmoid" in operators

@@ -31,7 +31,7 @@ from tlpipe.errors import (
     TrainingDataError,
     UnknownFileError,
 )
-from tlpipe.stages.backbone import OrtNetwork
+from tlpipe.stages.backbone import OrtNetwork, open_graph
 from tlpipe.stages.store import read_features, read_rejects
 from tlpipe.stages.weights import prepared_file
 from tlpipe.types import Progress
@@ -51,7 +51,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def test_a_row_holds_what_belongs_together(trained: Trained, photos: Path, tiny_card: Card) -> None:
     """Key, label and vector of each row belong to one image, embedded alone once more."""
     data = read_features(trained.features)
-    network = OrtNetwork(prepared_file(tiny_card), "cpu")
+    network = OrtNetwork(prepared_file(tiny_card, open_graph), "cpu")
     load = loader(tiny_card.image_size, tiny_card.preprocess)
     assert data.keys == sorted(data.keys)
     for item, key, vector, label in zip(
@@ -535,8 +535,10 @@ def test_the_whole_backbone_can_be_had(tiny_card: Card, photos: Path, tmp_path: 
     assert set(result.classes) <= set(names)
     assert tlpipe.verify(path).dropped == []
     assert tlpipe.verify(path).frozen
-    wrong = dataclasses.replace(tiny_card, output=dataclasses.replace(tiny_card.output, tensor="b"))
-    with pytest.raises(BackboneError, match=r"'b' has the shape \(1, 8, 4, 4\), not \(1, 8\)"):
+    wrong = dataclasses.replace(
+        tiny_card, output=dataclasses.replace(tiny_card.output, tensors=("b",))
+    )
+    with pytest.raises(BackboneError, match=r"\['b'\] give embeddings of the shape \(1, 8, 4, 4\)"):
         tlpipe.export_backbone(tmp_path / "x.onnx", backbone=wrong)
     with pytest.raises(OptionError, match="2 class names were given, 1 of them distinct"):
         tlpipe.export_backbone(tmp_path / "x.onnx", backbone=tiny_card, classes=["a", "a"])

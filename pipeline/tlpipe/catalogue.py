@@ -1,6 +1,6 @@
-"""The catalogue of backbones: finds and reads their cards.
+"""The catalogue of backbones: finds and reads their cards, those of tlpipe and the user's own.
 
-Takes a name or a path, gives a ``Card``. Imports ``card`` and ``errors``.
+Takes a name or a path, gives a ``Card``. Imports ``card``, ``errors`` and ``files``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tlpipe.card import Card
 from tlpipe.errors import CardError, UnknownBackboneError
+from tlpipe.files import user_cards_dir
 
 
 def cards_dir() -> Path:
@@ -22,9 +23,25 @@ def cards_dir() -> Path:
 
 
 @functools.cache
+def shipped_cards() -> dict[str, Card]:
+    """Cards that come with tlpipe, by name, sorted."""
+    return _cards_in(cards_dir())
+
+
 def all_cards() -> dict[str, Card]:
-    """All cards that come with tlpipe, by name, sorted."""
-    cards = (read_card(path) for path in sorted(cards_dir().glob("*.toml")))
+    """All cards, by name, sorted: tlpipe's and the user's own, which cannot replace one of those.
+
+    Raises
+    ------
+    CardError
+        One of the user's cannot be read or is wrong.
+    """
+    cards = _cards_in(user_cards_dir()) | shipped_cards()
+    return dict(sorted(cards.items()))
+
+
+def _cards_in(folder: Path) -> dict[str, Card]:
+    cards = (read_card(path) for path in sorted(folder.glob("*.toml")))
     return {card.name: card for card in cards}
 
 
@@ -48,7 +65,9 @@ def find_card(name: str | Path) -> Card:
     if name.endswith(".toml"):
         return read_card(Path(name))
     cards = all_cards()
-    matches = [card for card in cards.values() if name in (card.name, card.architecture)]
+    if name in cards:
+        return cards[name]
+    matches = [card for card in cards.values() if name == card.architecture]
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -57,11 +76,12 @@ def find_card(name: str | Path) -> Card:
             hint="Give the full name.",
         )
     known = sorted({*cards, *(card.architecture for card in cards.values())})
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"Did you mean {close[0]!r}? " if close else ""
+    close = sorted(difflib.get_close_matches(name, known, n=3))
+    hint = f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
     raise UnknownBackboneError(
         f"There is no backbone {name!r} in the catalogue.",
-        hint=f"{hint}'tlpipe models list' shows all; the path of a card (.toml) works too.",
+        hint=f"{hint}'tlpipe models list' shows all; the path of a network (.onnx) or of a card"
+        " (.toml) works too.",
     )
 
 
@@ -81,6 +101,6 @@ def read_card(path: Path) -> Card:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
         raise CardError(f"{where} cannot be read: {exc}.") from exc
     weights = table.get("weights")
-    if isinstance(weights, dict) and not weights.get("package") and "file" in weights:
-        weights["file"] = str(path.resolve().parent / str(weights["file"]))
+    if isinstance(weights, dict) and not weights.get("package") and not weights.get("urls"):
+        weights["file"] = str(path.resolve().parent / str(weights.get("file", "")))
     return Card.from_dict(table, where)

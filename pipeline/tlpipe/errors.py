@@ -11,6 +11,7 @@ that fits, so that code which does not know tlpipe can still catch it::
     ├── DownloadError          (OSError)       a file cannot be fetched from any of its addresses
     ├── DeviceError            (RuntimeError)  the device asked for cannot be used
     ├── BackboneError          (RuntimeError)  the network cannot be opened or run
+    │   └── UndecidedError     (LookupError)   its last layer or embedding cannot be told
     ├── SourceError            (ValueError)    the images cannot be listed
     ├── FeatureFileError       (ValueError)    not a feature file, or not a usable one
     ├── ClassifierError        (ValueError)    not a classifier, or not a usable one
@@ -85,6 +86,10 @@ class DeviceError(TlpipeError, RuntimeError):
 
 class BackboneError(TlpipeError, RuntimeError):
     """A network cannot be opened or run."""
+
+
+class UndecidedError(BackboneError, LookupError):
+    """A network does not tell which of its layers is the last, or how to take its embedding."""
 
 
 class SourceError(TlpipeError, ValueError):

@@ -16,6 +16,7 @@ from pathlib import Path
 from tlpipe.errors import OutputError
 
 CACHE_VARIABLE = "TLPIPE_CACHE"
+CARDS_VARIABLE = "TLPIPE_CARDS"
 
 
 def cache_dir() -> Path:
@@ -25,6 +26,15 @@ def cache_dir() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("tlpipe", appauthor=False))
+
+
+def user_cards_dir() -> Path:
+    """Folder of the user's own cards: ``$TLPIPE_CARDS``, else in the platform's data folder."""
+    if chosen := os.environ.get(CARDS_VARIABLE):
+        return Path(chosen).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("tlpipe", appauthor=False)) / "cards"
 
 
 def sha256_file(path: Path) -> str:

@@ -5,6 +5,7 @@ Takes a dataclass and a mapping, gives an instance. Imports nothing of tlpipe's.
 
 from __future__ import annotations
 
+import types
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -20,7 +21,8 @@ def build(kind: type[T], table: object, where: str) -> T:
     """Make the dataclass `kind` of a table that has exactly its fields, with their types.
 
     Fields may be of type str, int, float, bool, dict, a Literal of strings, a tuple of one of
-    these, or another dataclass; an int is taken for a float, a list for a tuple.
+    these, another dataclass, or one of these or None; an int is taken for a float, a list for a
+    tuple.
 
     Parameters
     ----------
@@ -50,6 +52,10 @@ def build(kind: type[T], table: object, where: str) -> T:
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     """`value`, checked against the type of its field."""
+    if isinstance(hint, types.UnionType):  # a type or None
+        if value is None:
+            return None
+        (hint,) = (choice for choice in get_args(hint) if choice is not type(None))
     arguments = get_args(hint)
     origin = get_origin(hint) or hint
     if is_dataclass(hint) and isinstance(hint, type):

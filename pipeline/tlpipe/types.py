@@ -9,7 +9,7 @@ Sizes in comments and docstrings: N items, B batch, H and W pixels, D embedding,
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -29,6 +29,11 @@ SPLIT_CHOICES: tuple[SplitChoice, ...] = ("auto", "all", "train", "validation", 
 
 Device = Literal["auto", "cpu", "cuda"]
 DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda")
+
+Pooling = Literal["none", "flatten", "mean-channels-first", "mean-channels-last", "cls"]
+"""How a backbone's tensor becomes one vector per image, (N, D): it is one; its numbers are laid
+out one behind the other; the mean over all positions, where the channels stand first, (N, D, ...),
+or last, (N, ..., D); the first of its tokens (N, T, D)."""
 
 
 class Split(enum.IntEnum):
@@ -152,8 +157,8 @@ class Preprocess:
 
     Attributes
     ----------
-    colour : {"rgb", "bgr"}
-        Channel order the backbone expects.
+    colour : {"rgb", "bgr", "grey"}
+        Channels the backbone expects; "grey" is one, the luma of ITU-R BT.601.
     resize : {"exact", "shortest"}
         "exact": what the crop left becomes `height` x `width`, whatever its shape.
         "shortest": the short side becomes `size` and the long side keeps the aspect ratio,
@@ -172,10 +177,10 @@ class Preprocess:
         For "centre-fraction", in (0, 1]; 0 otherwise.
     scale : float
     mean, std : tuple of 3 floats
-        In the backbone's channel order.
+        In the backbone's channel order; thrice the same for "grey".
     """
 
-    colour: Literal["rgb", "bgr"]
+    colour: Literal["rgb", "bgr", "grey"]
     resize: Literal["exact", "shortest"]
     size: int
     interpolation: Literal["bicubic", "bilinear", "lanczos", "box", "nearest"]
@@ -185,6 +190,11 @@ class Preprocess:
     scale: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the backbone takes pixels from 0 to 255 as they are."""
+        return (self.scale, set(self.mean), set(self.std)) == (1.0, {0.0}, {1.0})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -204,3 +214,20 @@ class Network(Protocol):
 
     def run(self, images: UInt8Array) -> dict[str, Any]:
         """Outputs by name, each (B, ...), for `images` uint8 (B, H, W, 3), RGB."""
+
+
+class RunGraph(Protocol):
+    """Runs an opened graph once: arrays by input name in, the outputs asked for out."""
+
+    def __call__(self, feeds: Mapping[str, Any], outputs: Sequence[str], /) -> list[Any]:
+        """Values of `outputs`, in that order."""
+
+
+class OpenGraph(Protocol):
+    """Opens a graph that is being worked on: the seam between surgery and inference."""
+
+    def __call__(self, content: bytes, folder: str, /, *, optimised: bool = False) -> RunGraph:
+        """Open a serialized network whose external data are in files of `folder`.
+
+        Without optimisation what runs is what stands in the file; with it, what will run later.
+        """

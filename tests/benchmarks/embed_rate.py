@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from tlpipe.catalogue import find_card
-from tlpipe.stages.backbone import OrtNetwork
+from tlpipe.stages.backbone import OrtNetwork, open_graph
 from tlpipe.stages.engine import Loader, usable_cores
 from tlpipe.stages.source import Source, open_source
 from tlpipe.stages.weights import prepared_file
@@ -92,7 +92,7 @@ def main() -> None:
     source = open_source(arguments.source)
     card = find_card(DEFAULT_BACKBONE)
     load = loader(card.image_size, card.preprocess)
-    network = OrtNetwork(prepared_file(card), "cpu")
+    network = OrtNetwork(prepared_file(card, open_graph), "cpu")
     core_seconds(source, load, network)  # warm up
     print(f"{source.survey.count} images, {usable_cores()} cores")
     rows = []

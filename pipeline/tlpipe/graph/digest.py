@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import onnx
-from onnx import numpy_helper
 
 from tlpipe.graph import HEAD_PREFIX, OWN_PREFIX
+from tlpipe.graph.references import array_of
 
 
 def tensor_digests(model: onnx.ModelProto) -> dict[str, str]:
@@ -82,7 +82,7 @@ def _nodes(model: onnx.ModelProto) -> Counter[bytes]:
 def _all_digests(model: onnx.ModelProto) -> dict[str, str]:
     digests: dict[str, str] = {}
     for name, tensor in _tensors(model.graph):
-        array = numpy_helper.to_array(tensor)
+        array = array_of(tensor)
         start = f"{tensor.data_type}:{tuple(tensor.dims)}:".encode()
         digests[name] = hashlib.sha256(start + array.tobytes()).hexdigest()
     return digests

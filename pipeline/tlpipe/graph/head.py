@@ -6,16 +6,13 @@ Takes and gives ``onnx.ModelProto`` and arrays.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tlpipe.errors import BackboneError
-from tlpipe.graph import EMBEDDINGS, HEAD_PREFIX, PROBABILITIES
-from tlpipe.graph.cut import named_embeddings
-from tlpipe.graph.io import to_bytes
+from tlpipe.graph import CLASS_SCORES, EMBEDDINGS, HEAD_PREFIX, PROBABILITIES
 
 if TYPE_CHECKING:
     from tlpipe.types import Float32Array
@@ -26,8 +23,8 @@ def join_head(
     weights: Float32Array,
     bias: Float32Array,
     metadata: Mapping[str, str],
-) -> bytes:
-    """Classifier file's content: outputs ``probabilities`` (N, K) and ``embeddings`` (N, D).
+) -> onnx.ModelProto:
+    """Classifier: outputs ``probabilities`` (N, K) and ``embeddings`` (N, D).
 
     Parameters
     ----------
@@ -66,66 +63,50 @@ def join_head(
         PROBABILITIES, TensorProto.FLOAT, ["N", weights.shape[1]]
     )
     graph.output.insert(0, probabilities)
-    return _finished(model, metadata)
-
-
-def _finished(model: onnx.ModelProto, metadata: Mapping[str, str]) -> bytes:
-    del model.metadata_props[:]
-    helper.set_model_props(model, dict(metadata))
-    return to_bytes(model)
+    return with_metadata(model, metadata)
 
 
 def own_head(
-    model: onnx.ModelProto, features: str, dim: int, logits: str, metadata: Mapping[str, str]
-) -> bytes:
+    model: onnx.ModelProto, activation: Literal["softmax", "sigmoid", "none"], classes: int
+) -> onnx.ModelProto:
     """Pretrained network with its own last layer, with a classifier's outputs.
 
     Parameters
     ----------
     model : onnx.ModelProto
-        Full network that takes uint8 images. Not changed.
-    features, dim, logits : str, int, str
-        Tensors of the graph, (N, D) and (N, C); D.
-    metadata : mapping of str to str
-
-    Returns
-    -------
-    bytes
-        The classifier file's content.
+        Network that takes uint8 images, with the outputs ``embeddings`` and ``CLASS_SCORES``. Not
+        changed.
+    activation : {"softmax", "sigmoid", "none"}
+        What makes probabilities of the scores.
+    classes : int
+        C.
     """
     joined = onnx.ModelProto()
     joined.CopyFrom(model)
-    graph = joined.graph
-    softmax = f"{HEAD_PREFIX}softmax"
-    graph.node.append(helper.make_node("Softmax", [logits], [PROBABILITIES], name=softmax, axis=1))
-    graph.node.extend(named_embeddings(features))
-    del graph.output[:]
-    for name, width in ((PROBABILITIES, class_count(model, logits)), (EMBEDDINGS, dim)):
-        value = helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", width])
-        graph.output.append(value)
-    return _finished(joined, metadata)
-
-
-def class_count(model: onnx.ModelProto, logits: str) -> int:
-    """Number of classes C of a network's own output (N, C).
-
-    Raises
-    ------
-    BackboneError
-        The network has no such output, does not state its size, or gives probabilities there.
-    """
-    makers = {name: node.op_type for node in model.graph.node for name in node.output}
-    if makers.get(logits) in ("Softmax", "LogSoftmax"):
-        raise BackboneError(
-            f"The output {logits!r} is made by a {makers[logits]}: it holds probabilities already.",
-            hint="Name the tensor before it as 'logits' under [output] in the backbone's card.",
-        )
-    for value in model.graph.output:
-        sizes = value.type.tensor_type.shape.dim
-        if value.name == logits and len(sizes) == 2 and sizes[1].dim_value:
-            return int(sizes[1].dim_value)
-    raise BackboneError(
-        f"The network has no output {logits!r} of a stated size (N, C), but"
-        f" {[value.name for value in model.graph.output]}.",
-        hint="Correct 'logits' under [output] in the backbone's card.",
+    operator = {"softmax": "Softmax", "sigmoid": "Sigmoid", "none": "Identity"}[activation]
+    attributes: dict[str, Any] = {"axis": 1} if activation == "softmax" else {}
+    name = f"{HEAD_PREFIX}{activation}"
+    joined.graph.node.append(
+        helper.make_node(operator, [CLASS_SCORES], [PROBABILITIES], name=name, **attributes)
     )
+    kept = [value for value in joined.graph.output if value.name != CLASS_SCORES]
+    del joined.graph.output[:]
+    joined.graph.output.append(
+        helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, ["N", classes])
+    )
+    joined.graph.output.extend(kept)
+    return joined
+
+
+def with_metadata(model: onnx.ModelProto, metadata: Mapping[str, str]) -> onnx.ModelProto:
+    """The same network with these metadata properties, in place of any that stood there."""
+    marked = onnx.ModelProto()
+    marked.CopyFrom(model)
+    del marked.metadata_props[:]
+    helper.set_model_props(marked, dict(metadata))
+    return marked
+
+
+def has_own_head(model: onnx.ModelProto) -> bool:
+    """Whether a classifier is what ``own_head`` gives: a network with its pretrained last layer."""
+    return any(CLASS_SCORES in node.input for node in model.graph.node)

@@ -1,56 +1,175 @@
-"""Reads and writes ONNX files.
+"""Reads and writes ONNX files, their weights apart.
 
-Takes paths, gives ``onnx.ModelProto``, and back.
+Takes paths, gives ``onnx.ModelProto``, and back. In all of this package a network is *lean*: its
+large initializers stand in it as references into the file they came from (see ``wire``), and
+``array_of`` reads one. So a network is cheap to copy, and no more than one copy of its weights is
+ever in memory. The references of a file with ONNX's external data are of the same form; they may
+only lead to files in the network's own folder.
 """
 
 from __future__ import annotations
 
+import mmap
+import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import onnx
 from google.protobuf.message import DecodeError
+from onnx import TensorProto, helper
 
 from tlpipe.errors import BackboneError
+from tlpipe.files import is_file
+from tlpipe.graph import wire
+from tlpipe.graph.references import facts_of, references, resolve, without_data
+
+_LIMIT = 2**31 - 1  # bytes of one protocol buffer
+_BLOCK = 1 << 24
 
 
 def load_model(path: Path) -> onnx.ModelProto:
-    """Network in an ONNX file.
+    """Network in an ONNX file, lean.
 
     Raises
     ------
     BackboneError
-        The file cannot be read, is no ONNX model, or keeps its weights in other files.
+        The file cannot be read or is no ONNX model; or its weights are in other files, and these
+        are missing, too short, or outside of its folder.
     """
+    where = repr(str(path))
+    if is_file(path) and not path.stat().st_size:  # it could not be mapped
+        raise BackboneError(f"{where} is no ONNX model: it is empty.")
     try:
-        model = onnx.load(path, load_external_data=False)
+        with (
+            path.open("rb") as stream,
+            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+            memoryview(mapped) as buffer,
+        ):
+            content = wire.skeleton(buffer, str(path.resolve()))
+        model = onnx.ModelProto()
+        model.ParseFromString(content)
     except (OSError, DecodeError, ValueError) as exc:
-        raise BackboneError(f"{str(path)!r} cannot be read as an ONNX model: {exc}.") from exc
+        raise BackboneError(f"{where} cannot be read as an ONNX model: {exc}.") from exc
     if not model.graph.node:
-        raise BackboneError(f"{str(path)!r} is no ONNX model: it holds no node.")
-    outside = [t.name for t in model.graph.initializer if t.data_location == t.EXTERNAL]
-    if outside:
-        raise BackboneError(
-            f"{str(path)!r} keeps {len(outside)} of its tensors in other files.",
-            hint="Save it as one file first: onnx.save(onnx.load(path), new_path).",
-        )
+        raise BackboneError(f"{where} is no ONNX model: it holds no node.")
+    resolve(model, path)
     return model
 
 
-def to_bytes(model: onnx.ModelProto) -> bytes:
-    """Content of the file of a network, after ONNX's checker has passed it.
+def write_model(model: onnx.ModelProto, path: Path) -> None:
+    """Write a network with its weights inside, after ONNX's checker has passed it.
+
+    The weights are copied from file to file, block by block.
 
     Raises
     ------
     BackboneError
-        The checker refuses it.
+        The checker refuses it, or it is larger than an ONNX file can be.
+    OSError
+        The file cannot be written.
     """
+    check(model)
+    apart, weights = _split(model)
+    graph = apart.graph.SerializeToString(deterministic=True)
+    apart.ClearField("graph")
+    rest = apart.SerializeToString(deterministic=True)
+    heads = [_header(tensor) for tensor in weights]
+    total = len(graph) + sum(len(head) + length for head, length in heads)
+    if total + len(rest) > _LIMIT - 64:
+        raise BackboneError(
+            f"The network has {total / 1e9:.1f} GB; one ONNX file can hold 2.1 GB at most.",
+            hint="Choose a smaller backbone, or one in float16.",
+        )
+    with path.open("wb") as stream:
+        stream.write(rest + wire.graph_header(total) + graph)
+        for tensor, (head, _) in zip(weights, heads, strict=True):
+            stream.write(head)
+            _copy_payload(tensor, stream)
+
+
+def _header(tensor: TensorProto) -> tuple[bytes, int]:
+    """What stands before a reference's payload in a graph, and the payload's length."""
+    length = int(facts_of(tensor)["length"])
+    message = wire.with_payload(without_data(tensor).SerializeToString(deterministic=True), length)
+    return wire.initializer_header(len(message) + length) + message, length
+
+
+def _copy_payload(tensor: TensorProto, stream: BinaryIO) -> None:
+    facts = facts_of(tensor)
+    left = int(facts["length"])
+    with Path(facts["location"]).open("rb") as source:
+        source.seek(int(facts["offset"]))
+        while left:
+            block = source.read(min(left, _BLOCK))
+            if not block:
+                raise BackboneError(f"The file {facts['location']!r} has become shorter.")
+            stream.write(block)
+            left -= len(block)
+
+
+def check(model: onnx.ModelProto) -> None:
+    """Have ONNX's checker look at a network.
+
+    Raises
+    ------
+    BackboneError
+        It refuses it.
+    """
+    apart, weights = _split(model)
+    apart.graph.input.extend(
+        helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in weights
+    )
     try:
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(apart)
     except onnx.checker.ValidationError as exc:
         reason = str(exc).strip().splitlines()[0]
+        if "No Op registered" in reason:  # one of ONNX Runtime's own, listed as one of ONNX's
+            return
         raise BackboneError(f"The network is no valid ONNX: {reason}") from exc
-    content: bytes = model.SerializeToString(deterministic=True)
-    return content
+
+
+def _split(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[TensorProto]]:
+    """The network without its references, and these."""
+    apart = onnx.ModelProto()
+    apart.CopyFrom(model)
+    weights = [tensor for _, tensor in references(model)]
+    if weights:
+        inside = [t for t in apart.graph.initializer if t.data_location != TensorProto.EXTERNAL]
+        del apart.graph.initializer[:]
+        apart.graph.initializer.extend(inside)
+    return apart, weights
+
+
+@dataclass(frozen=True)
+class Runnable:
+    """A network in the form in which it is handed to whoever runs it.
+
+    Attributes
+    ----------
+    content : bytes
+        A serialized ``ModelProto`` with external data.
+    folder : str
+        The folder to which the locations of these data are relative; "" where there are none.
+    """
+
+    content: bytes
+    folder: str
+
+
+def runnable(model: onnx.ModelProto) -> Runnable:
+    """`model`, ready to be run; its weights are mapped from their files, not copied."""
+    locations = {facts_of(tensor)["location"] for _, tensor in references(model)}
+    if not locations:
+        return Runnable(model.SerializeToString(), "")
+    folder = os.path.commonpath([Path(location).parent for location in locations])
+    moved = onnx.ModelProto()
+    moved.CopyFrom(model)
+    for _, tensor in references(moved):
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = Path(entry.value).relative_to(folder).as_posix()
+    return Runnable(moved.SerializeToString(), folder)
 
 
 def metadata(model: onnx.ModelProto) -> dict[str, str]:
@@ -70,6 +189,6 @@ def signature(model: onnx.ModelProto) -> dict[str, list[str]]:
 
 def _describe(value: onnx.ValueInfoProto) -> str:
     tensor = value.type.tensor_type
-    kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+    kind = TensorProto.DataType.Name(tensor.elem_type).lower()
     sizes = [dim.dim_param or str(dim.dim_value or "?") for dim in tensor.shape.dim]
     return f"{value.name}: {kind} ({', '.join(sizes)})"

@@ -10,47 +10,36 @@ Takes and gives ``onnx.ModelProto``.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tlpipe.errors import BackboneError
 from tlpipe.graph import IMAGE_INPUT, OWN_PREFIX
+from tlpipe.graph.image_input import DTYPES, ImageInput
 from tlpipe.types import Preprocess
 
-_CHANNELS = 3
+_COLOURS = 3
+
+# Source: ITU-R BT.601-7, section 2.5.1, E'Y = 0.299 E'R + 0.587 E'G + 0.114 E'B.
+_LUMA = (0.299, 0.587, 0.114)
 
 
 def fold_preprocess(
-    model: onnx.ModelProto,
-    tensor: str,
-    layout: Literal["NCHW", "NHWC"],
-    size: tuple[int, int],
-    preprocess: Preprocess,
+    model: onnx.ModelProto, image: ImageInput, preprocess: Preprocess
 ) -> onnx.ModelProto:
-    """Network that takes ``image``, uint8 (N, H, W, 3) RGB, in place of `tensor`.
+    """Network that takes ``image``, uint8 (N, H, W, 3) RGB, in place of its own input.
 
     Parameters
     ----------
     model : onnx.ModelProto
-        Not changed.
-    tensor : str
-        Its float32 input.
-    layout : {"NCHW", "NHWC"}
-        Layout of that input.
-    size : tuple of int
-        Its height and width in pixels.
+        With one input. Not changed.
+    image : ImageInput
+        What that input takes; its name is of no matter.
     preprocess : Preprocess
-        Channel order, scale, mean and std; the geometry is done before the graph.
-
-    Raises
-    ------
-    BackboneError
-        The network has no input of that name, or has others beside it.
+        Colours, scale, mean and std; the geometry is done before the graph.
     """
-    _check_input(model, tensor, layout, size)
     nodes: list[onnx.NodeProto] = []
     constants: list[onnx.TensorProto] = []
 
@@ -64,34 +53,57 @@ def fold_preprocess(
         nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
         return name
 
-    channel_axis = 1 if layout == "NCHW" else 3
-    shape = (1, _CHANNELS, 1, 1) if layout == "NCHW" else (1, 1, 1, _CHANNELS)
+    first = image.layout == "NCHW"
     x = IMAGE_INPUT
-    if layout == "NCHW":
-        x = add("Transpose", [x], perm=[0, 3, 1, 2])
-    if preprocess.colour == "bgr":
-        x = add("Gather", [x, constant("bgr", [2, 1, 0], np.int64)], axis=channel_axis)
-    x = add("Cast", [x], to=TensorProto.FLOAT)
-    if preprocess.scale != 1.0:
-        x = add("Mul", [x, constant("scale", preprocess.scale, np.float32)])
-    mean = np.reshape(np.array(preprocess.mean, np.float32), shape)
-    std = np.reshape(np.array(preprocess.std, np.float32), shape)
-    x = add("Sub", [x, constant("mean", mean, np.float32)])
-    x = add("Div", [x, constant("std", std, np.float32)])
+    if preprocess.colour == "grey":
+        x = add("Cast", [x], to=TensorProto.FLOAT)
+        x = add("MatMul", [x, constant("luma", np.reshape(_LUMA, (3, 1)), np.float32)])
+        if image.dtype == "uint8":
+            x = add("Add", [x, constant("half", 0.5, np.float32)])  # the Cast truncates
+        x = add("Transpose", [x], perm=[0, 3, 1, 2]) if first else x
+    else:
+        x = add("Transpose", [x], perm=[0, 3, 1, 2]) if first else x
+        if preprocess.colour == "bgr":
+            x = add("Gather", [x, constant("bgr", [2, 1, 0], np.int64)], axis=1 if first else 3)
+        if image.dtype != "uint8":
+            x = add("Cast", [x], to=TensorProto.FLOAT)
+    if image.dtype != "uint8":
+        shape = (1, -1, 1, 1) if first else (1, 1, 1, -1)
+        if preprocess.scale != 1.0:
+            x = add("Mul", [x, constant("scale", preprocess.scale, np.float32)])
+        mean = np.array(preprocess.mean[: image.channels], np.float32)
+        std = np.array(preprocess.std[: image.channels], np.float32)
+        x = add("Sub", [x, constant("mean", mean.reshape(shape), np.float32)])
+        x = add("Div", [x, constant("std", std.reshape(shape), np.float32)])
+    kind = next(number for number, name in DTYPES.items() if name == image.dtype)
+    if image.dtype not in ("float32", "uint8") or (not nodes) or preprocess.colour == "grey":
+        _finish(nodes, x, kind)
+    return _joined(model, image, nodes, constants)
+
+
+def _finish(nodes: list[onnx.NodeProto], source: str, kind: int) -> None:
+    """Give the backbone its own type."""
+    name = f"{OWN_PREFIX}preprocess/to"
+    nodes.append(helper.make_node("Cast", [source], [name], name=name, to=kind))
+
+
+def _joined(
+    model: onnx.ModelProto,
+    image: ImageInput,
+    nodes: list[onnx.NodeProto],
+    constants: list[onnx.TensorProto],
+) -> onnx.ModelProto:
     folded = onnx.ModelProto()
     folded.CopyFrom(model)
-    # Before IR version 4 initializers had to be listed as inputs, too; they no longer are.
-    folded.ir_version = max(folded.ir_version, 4)
+    inner = folded.graph.input[0].name
     del folded.graph.input[:]
-    inner = tensor
-    if tensor == IMAGE_INPUT:  # the new input takes this name
+    if inner == IMAGE_INPUT:  # the new input takes this name
         inner = f"{OWN_PREFIX}input"
-        for node in folded.graph.node:
-            node.input[:] = [inner if name == tensor else name for name in node.input]
+        _rename(folded.graph, IMAGE_INPUT, inner)
     nodes[-1].output[0] = inner  # what was the input is now computed
-
-    image = helper.make_tensor_value_info(IMAGE_INPUT, TensorProto.UINT8, ["N", *size, _CHANNELS])
-    folded.graph.input.append(image)
+    size = (image.height, image.width)
+    value = helper.make_tensor_value_info(IMAGE_INPUT, TensorProto.UINT8, ["N", *size, _COLOURS])
+    folded.graph.input.append(value)
     folded.graph.initializer.extend(constants)
     body = list(folded.graph.node)
     del folded.graph.node[:]
@@ -99,25 +111,10 @@ def fold_preprocess(
     return folded
 
 
-def _check_input(model: onnx.ModelProto, tensor: str, layout: str, size: tuple[int, int]) -> None:
-    """Refuse a card whose input is not that of the network."""
-    weights = {initializer.name for initializer in model.graph.initializer}
-    inputs = {value.name: value for value in model.graph.input if value.name not in weights}
-    if list(inputs) != [tensor]:
-        raise BackboneError(
-            f"The network's inputs are {list(inputs)}, not just {tensor!r}.",
-            hint="Correct 'tensor' under [input] in the backbone's card.",
-        )
-    stated = inputs[tensor].type.tensor_type
-    shape = [dim.dim_value for dim in stated.shape.dim]  # 0 where it is not fixed
-    expected = [_CHANNELS, *size] if layout == "NCHW" else [*size, _CHANNELS]
-    fits = len(shape) == 4 and all(
-        found in (0, wanted) for found, wanted in zip(shape[1:], expected, strict=True)
-    )
-    if not fits or stated.elem_type != TensorProto.FLOAT:
-        kind = TensorProto.DataType.Name(stated.elem_type).lower()
-        raise BackboneError(
-            f"The network's input {tensor!r} is {kind} of the shape {shape} (0: not fixed), not"
-            f" float of (N, {', '.join(map(str, expected))}).",
-            hint="Correct 'layout', 'height' or 'width' under [input] in the backbone's card.",
-        )
+def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+    """Have every node read `new` where it read `old`, those of subgraphs included."""
+    for node in graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+        for attribute in node.attribute:
+            for subgraph in (attribute.g, *attribute.graphs):
+                _rename(subgraph, old, new)

@@ -14,7 +14,7 @@ import copy
 import ctypes
 import io
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +24,17 @@ from tlpipe.errors import BackboneError, DeviceError
 from tlpipe.types import Device
 
 if TYPE_CHECKING:
-    from tlpipe.types import UInt8Array
+    from tlpipe.types import RunGraph, UInt8Array
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 
 # "fp32" means fp32: TensorFloat-32, the default on newer GPUs, rounds to 10 bits of mantissa.
 _CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
+# Merges a Pad with zeros into a MaxPool, which pads with the lowest number: wrong where values may
+# be negative (ResNet v2 of Keras, exported with channels first: a third off, ONNX Runtime 1.31).
+_WRONG_OPTIMIZERS = ["Pad_Fusion"]
+
 _CUDA_HELP = (
     "See https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html for the CUDA"
     " and cuDNN versions that go with the installed onnxruntime-gpu, or use --device cpu."
@@ -107,6 +111,56 @@ class OrtNetwork:
         return dict(zip(self._outputs, values, strict=True))
 
 
+class _OpenedGraph:
+    """A graph that is being worked on, run as it stands; see ``types.RunGraph``."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session = session
+
+    def __call__(self, feeds: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
+        try:
+            values: list[Any] = self._session.run(list(outputs), dict(feeds))
+        except Exception as exc:  # ONNX Runtime's exceptions have no common base
+            raise BackboneError(f"The network cannot be run: {exc}") from exc
+        return values
+
+
+def open_graph(content: bytes, folder: str, *, optimised: bool = False) -> RunGraph:
+    """Open a graph for surgery, on the CPU: see ``types.OpenGraph``.
+
+    Parameters
+    ----------
+    content : bytes
+        A serialized network.
+    folder : str
+        Where its external data are; they are mapped, not copied.
+    optimised : bool
+        Whether to run it as ``OrtNetwork`` would, rather than operator by operator.
+
+    Raises
+    ------
+    BackboneError
+        ONNX Runtime cannot open it.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.add_session_config_entry("session.disable_prepacking", "1")  # a copy of the weights
+    if folder:
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", folder
+        )
+    options.enable_cpu_mem_arena = False
+    try:
+        session = onnxruntime.InferenceSession(
+            content, options, providers=[CPU], disabled_optimizers=_WRONG_OPTIMIZERS
+        )
+    except Exception as exc:  # ONNX Runtime's exceptions have no common base
+        raise BackboneError(f"The network cannot be opened by ONNX Runtime: {exc}") from exc
+    return _OpenedGraph(session)
+
+
 def gpu_count() -> int:
     """Number of NVIDIA GPUs that the installed driver reports; 0 without a driver.
 
@@ -131,7 +185,10 @@ def _open(model: Path | bytes, providers: list[Any]) -> onnxruntime.InferenceSes
     options.inter_op_num_threads = 1
     try:
         session = onnxruntime.InferenceSession(
-            model if isinstance(model, bytes) else _path(model), options, providers=providers
+            model if isinstance(model, bytes) else _path(model),
+            options,
+            providers=providers,
+            disabled_optimizers=_WRONG_OPTIMIZERS,
         )
         # Else a provider that fails in the middle of a run is exchanged for the CPU, in silence.
         session.disable_fallback()

@@ -72,7 +72,7 @@ class ClassifierInfo:
         expected = card.fingerprint(precision=self.precision, decoder=self.decoder)
         return (self.image_size, self.preprocess, self.fingerprint) == (
             card.image_size,
-            card.preprocess,
+            card.arithmetic,
             expected,
         )
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlpipe.card import Card
-from tlpipe.catalogue import find_card
 from tlpipe.errors import BackboneError
 from tlpipe.files import check_output
-from tlpipe.stages.backbone import OrtNetwork
+from tlpipe.stages.backbone import OrtNetwork, open_graph
 from tlpipe.stages.decode import DECODER
 from tlpipe.stages.source import Source, Survey, printable
 from tlpipe.stages.store import FeatureHeader, write_features
@@ -27,6 +26,7 @@ from tlpipe.types import (
     Stage,
 )
 from tlpipe.version import __version__
+from tlpipe.workflows.backbones import find_backbone
 from tlpipe.workflows.common import (
     PRECISION,
     RunOptions,
@@ -95,7 +95,8 @@ def embed(
     output : str or pathlib.Path
         The feature file to write; it appears whole or not at all.
     backbone : str or Card
-        A name of the catalogue, the path of a card, or a card.
+        As for ``find_backbone``: a name of the catalogue, the path of a network (.onnx) that says
+        how its images are prepared, the path of a card (.toml), or a card.
     options : RunOptions, optional
         Device, batch size and how many rejects are allowed.
     overwrite : bool
@@ -126,9 +127,10 @@ def embed(
     output = Path(output)
     inputs = [source_path(source)]
     check_output(output, overwrite=overwrite, suffixes=FEATURE_SUFFIXES, inputs=inputs)
-    card = backbone if isinstance(backbone, Card) else find_card(backbone)
+    card = find_backbone(backbone)
+    preprocess = card.arithmetic
     source = as_source(source, surveyed)
-    network = OrtNetwork(prepared_file(card), options.device)
+    network = OrtNetwork(prepared_file(card, open_graph), options.device)
     header = FeatureHeader(
         tlpipe_version=__version__,
         fingerprint=card.fingerprint(precision=PRECISION, decoder=DECODER),
@@ -143,7 +145,7 @@ def embed(
         source.items(),
         source.survey.count,
         network,
-        loader(card.image_size, card.preprocess),
+        loader(card.image_size, preprocess),
         options,
         progress,
         "embed",

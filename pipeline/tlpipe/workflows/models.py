@@ -1,7 +1,8 @@
-"""models: what can be done with a backbone of the catalogue itself."""
+"""models: what can be done with a backbone itself."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,18 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from tlpipe.card import Card
-from tlpipe.catalogue import find_card
 from tlpipe.errors import BackboneError, OptionError
 from tlpipe.files import check_output, whole_file
-from tlpipe.graph.cut import cut_at
 from tlpipe.graph.digest import weights_digest
-from tlpipe.graph.head import class_count, own_head
-from tlpipe.stages.backbone import OrtNetwork
+from tlpipe.graph.head import with_metadata
+from tlpipe.graph.io import write_model
+from tlpipe.stages.backbone import OrtNetwork, open_graph
 from tlpipe.stages.classifier import ClassifierInfo
 from tlpipe.stages.decode import DECODER
-from tlpipe.stages.weights import full_network, with_preprocess
+from tlpipe.stages.weights import class_network, full_network, resolved
 from tlpipe.types import DEFAULT_BACKBONE
 from tlpipe.version import __version__
+from tlpipe.workflows.backbones import find_backbone
 from tlpipe.workflows.common import PRECISION, now
 
 
@@ -58,17 +59,17 @@ def export_backbone(
     OptionError
         `classes` has another number of names than the network has classes, or a name twice.
     UnknownBackboneError, CardError, WeightsError, BackboneError
-        The backbone cannot be had.
+        The backbone cannot be had, or has no classes of its own.
     OutputError
         The output cannot be written.
     """
     output = Path(output)
     check_output(output, overwrite=overwrite, suffixes=(".onnx",))
-    card = backbone if isinstance(backbone, Card) else find_card(backbone)
+    card = find_backbone(backbone)
     full = full_network(card)
-    cut_at(full, card.output.tensor, card.output.dim)  # raises where there is no such tensor
-    model = with_preprocess(card, full)
-    count = class_count(model, card.output.logits)
+    card = dataclasses.replace(card, output=resolved(card, full, open_graph))
+    model = class_network(card, full, open_graph)
+    count = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     names = [str(number) for number in range(count)] if classes is None else list(classes)
     if len(names) != count or len(set(names)) != count:
         raise OptionError(
@@ -79,7 +80,7 @@ def export_backbone(
     info = ClassifierInfo(
         classes=tuple(names),
         image_size=card.image_size,
-        preprocess=card.preprocess,
+        preprocess=card.arithmetic,
         backbone=json.loads(card.to_json()),
         training={"method": "the network's own last layer, as published"},
         metrics={},
@@ -90,21 +91,19 @@ def export_backbone(
         decoder=DECODER,
         backbone_digest=weights_digest(model),
     )
-    content = own_head(
-        model, card.output.tensor, card.output.dim, card.output.logits, info.to_metadata()
-    )
-    _try(content, card)
     with whole_file(output) as temporary:
-        temporary.write_bytes(content)
+        write_model(with_metadata(model, info.to_metadata()), temporary)
+        _try(temporary, card)
     return names
 
 
-def _try(content: bytes, card: Card) -> None:
+def _try(path: Path, card: Card) -> None:
     """Run the file once: a card that does not fit its network is found here, not by its user."""
     blank = np.zeros((1, *card.image_size, 3), np.uint8)
-    shape = OrtNetwork(content, "cpu").run(blank)["embeddings"].shape
+    shape = OrtNetwork(path, "cpu").run(blank)["embeddings"].shape
     if shape != (1, card.output.dim):
         raise BackboneError(
-            f"The tensor {card.output.tensor!r} has the shape {shape}, not (1, {card.output.dim}).",
-            hint="Correct 'tensor' or 'dim' under [output] in the backbone's card.",
+            f"The tensors {list(card.output.tensors)} give embeddings of the shape {shape}, not"
+            f" (1, {card.output.dim}).",
+            hint="Correct 'tensors' or 'dim' under [output] in the backbone's card.",
         )

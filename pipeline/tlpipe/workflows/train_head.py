@@ -19,8 +19,8 @@ from tlpipe.errors import ExportError, FeatureFileError
 from tlpipe.files import check_output, whole_file
 from tlpipe.graph.digest import weights_digest
 from tlpipe.graph.head import join_head
-from tlpipe.graph.io import load_model
-from tlpipe.stages.backbone import OrtNetwork
+from tlpipe.graph.io import load_model, write_model
+from tlpipe.stages.backbone import OrtNetwork, open_graph
 from tlpipe.stages.classifier import ClassifierInfo
 from tlpipe.stages.decode import DECODER
 from tlpipe.stages.head import Head, train
@@ -132,12 +132,12 @@ def train_head(
     judged = head.probabilities(data.vectors[plan.judge])
     metrics = measure(judged, data.labels[plan.judge], data.classes)
     training = _training(data, plan, head, seed)
-    prepared = prepared_file(card)
+    prepared = prepared_file(card, open_graph)
     network = load_model(prepared)
     info = ClassifierInfo(
         classes=tuple(data.classes),
         image_size=card.image_size,
-        preprocess=card.preprocess,
+        preprocess=card.arithmetic,
         backbone=json.loads(data.header.backbone),
         training=training,
         metrics=metrics.to_dict(),
@@ -149,10 +149,10 @@ def train_head(
         backbone_digest=weights_digest(network),
     )
     weights, bias = head.weights.astype(np.float32), head.bias.astype(np.float32)
-    content = join_head(network, weights, bias, info.to_metadata())
-    parity = _check_parity(content, prepared, head)
+    joined = join_head(network, weights, bias, info.to_metadata())
     with whole_file(output) as temporary:
-        temporary.write_bytes(content)
+        write_model(joined, temporary)
+        parity = _check_parity(temporary, prepared, head)
     report = {"classes": data.classes, "training": training, "metrics": metrics.to_dict()}
     write_report(report_path, report)
     return TrainResult(
@@ -249,7 +249,7 @@ def _shared(data: Features, plan: Plan) -> int:
     return sum(row.tobytes() in trained for row in data.content_sha256[plan.judge])
 
 
-def _check_parity(content: bytes, prepared: Path, head: Head) -> float:
+def _check_parity(classifier: Path, prepared: Path, head: Head) -> float:
     """Compare the joined file with the backbone alone and with scikit-learn.
 
     The file is run on four images of noise; its embeddings must be those of the prepared
@@ -260,7 +260,7 @@ def _check_parity(content: bytes, prepared: Path, head: Head) -> float:
     float
         Largest difference of a probability.
     """
-    joined = OrtNetwork(content, "cpu")
+    joined = OrtNetwork(classifier, "cpu")
     image_shape, *_ = joined.shapes()
     noise = np.random.default_rng(0).integers(0, 256, (4, *image_shape), np.uint8)
     ours = joined.run(noise)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tlpipe.catalogue import all_cards
+from tlpipe.catalogue import shipped_cards
 from tlpipe.errors import ClassifierError
 from tlpipe.files import is_file
+from tlpipe.graph.batch import way_of
 from tlpipe.graph.digest import combined, same_graph, tensor_digests
+from tlpipe.graph.head import has_own_head
 from tlpipe.graph.io import load_model, metadata
+from tlpipe.stages.backbone import open_graph
 from tlpipe.stages.classifier import read_metadata
-from tlpipe.stages.weights import feature_network, full_network
+from tlpipe.stages.weights import class_network, feature_network, full_network
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,13 @@ def verify(classifier: str | Path) -> VerifyResult:
     model = load_model(path)
     info = read_metadata(metadata(model), repr(str(path)))
     stated = info.card()
-    card = all_cards().get(stated.name, stated)
+    card = shipped_cards().get(stated.name, stated)
+    if card.preprocess is None:  # not published: the one that was chosen
+        card = replace(card, preprocess=stated.preprocess)
     full = full_network(card)
+    # A network exported with its own last layer, or a backbone with a new head behind it.
+    rebuilt = class_network if has_own_head(model) else feature_network
+    reference = rebuilt(card, full, open_graph, way_of(model))
     ours, theirs = tensor_digests(model), tensor_digests(full)
     digest = combined(ours)
     return VerifyResult(
@@ -95,8 +103,8 @@ def verify(classifier: str | Path) -> VerifyResult:
         changed=sorted(n for n, value in ours.items() if theirs.get(n, value) != value),
         foreign=sorted(ours.keys() - theirs.keys()),
         dropped=sorted(theirs.keys() - ours.keys()),
-        same_graph=info.fits(card) and same_graph(model, feature_network(card, full), full),
+        same_graph=info.fits(card) and same_graph(model, reference, full),
         same_digest=digest == info.backbone_digest,
-        catalogued=card.name in all_cards(),
+        catalogued=card.name in shipped_cards(),
         file=card.weights.file,
     )

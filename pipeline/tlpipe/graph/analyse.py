@@ -1,0 +1,219 @@
+"""What a network is, and what can be made of it: all of ``graph`` in one call.
+
+Takes a network as its file has it, and what a user says of it; gives an ``Analysis``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from tlpipe.card import OutputSpec
+from tlpipe.errors import BackboneError, UndecidedError
+from tlpipe.graph import EMBEDDINGS
+from tlpipe.graph.batch import Freed, free_batch
+from tlpipe.graph.branches import straightened
+from tlpipe.graph.cut import Cut, Kind, cut_at, kind_of, pruned
+from tlpipe.graph.decide import Candidate, Decision, candidates, decide, named
+from tlpipe.graph.image_input import ImageInput, as_fed, find_input, sample_images, with_sizes
+from tlpipe.graph.index import Index
+from tlpipe.graph.io import runnable
+from tlpipe.graph.tidy import tidied
+from tlpipe.graph.trace import Trace
+
+if TYPE_CHECKING:
+    from tlpipe.types import OpenGraph
+
+PROOF = 4
+"""Number of images in the proof that the batch is free."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a user says of a network, where the file does not or is to be overruled.
+
+    Attributes
+    ----------
+    layer : str or None
+        The tensor, or the node whose output, is the embedding.
+    pooling : {"mean", "cls", "flatten"} or None
+        How it becomes one vector, where it is more than one.
+    input : str or None
+        The input that takes images.
+    size : tuple of int or None
+        Height and width of the images.
+    """
+
+    layer: str | None = None
+    pooling: str | None = None
+    input: str | None = None
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What was found out about a network.
+
+    Attributes
+    ----------
+    image : ImageInput
+    decision : Decision or None
+        None where it could not be told; then `undecided` says why.
+    undecided : UndecidedError or None
+    candidates : list of Candidate
+        Layers before which it could be cut, the last first.
+    dim : int
+        D; 0 where undecided.
+    freed : Freed or None
+        The feature extractor with a free batch; None where undecided.
+    """
+
+    image: ImageInput
+    decision: Decision | None
+    undecided: UndecidedError | None
+    candidates: list[Candidate]
+    dim: int
+    freed: Freed | None
+
+    def output(self) -> OutputSpec:
+        """What was found, as a card states it.
+
+        Raises
+        ------
+        UndecidedError
+            It could not be told.
+        """
+        if self.decision is None:
+            assert self.undecided is not None
+            raise self.undecided
+        feature, walk = self.decision.feature, self.decision.walk
+        assert feature.pooling is not None
+        scored = walk is not None and bool(walk.scores)
+        return OutputSpec(
+            tensors=feature.tensors,
+            pooling=feature.pooling,
+            dim=feature.dim,
+            logits=walk.scores if walk is not None and scored else "",
+            classes=walk.classes if walk is not None and scored else 0,
+            activation=walk.activation if walk is not None and scored else "none",
+        )
+
+
+def analyse(
+    model: onnx.ModelProto, open_graph: OpenGraph, choices: Choices, *, prove: bool = True
+) -> Analysis:
+    """Find a network's input, last layer and embedding, and prove that its batch can be freed.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        As ``io.load_model`` gives it. Not changed.
+    open_graph : OpenGraph
+    choices : Choices
+    prove : bool
+        Whether to free the batch and prove it.
+
+    Raises
+    ------
+    BackboneError
+        The network cannot be run, or its input is not understood.
+    """
+    tidy = tidied(model)
+    if choices.layer is not None:  # what the embedding does not need, need not be understood
+        tidy = _as_far_as(tidy, choices.layer)
+    image, sized = prepared_input(tidy, choices.input, choices.size, open_graph)
+    batch = image.batch or 1
+    fed = as_fed(sample_images(max(batch, PROOF), image.height, image.width), image)
+    trace = Trace(sized, {image.tensor: fed[:batch]}, open_graph)
+    found = candidates(trace)
+    try:
+        decision = _decision(trace, choices, batch)
+    except UndecidedError as undecided:
+        return Analysis(image, None, undecided, found, 0, None)
+    feature = decision.feature
+    freed = None
+    if prove:
+        assert feature.pooling is not None
+        feeds = {image.tensor: fed[:batch]}
+        kinds = tensor_kinds(sized, feature.tensors, feeds, open_graph)
+        cut = cut_at(sized, [Cut(EMBEDDINGS, feature.tensors, feature.pooling, feature.dim)], kinds)
+        freed = free_batch(cut, fed[:PROOF], open_graph, [feature.dim])
+    return Analysis(image, decision, None, found, feature.dim, freed)
+
+
+def prepared_input(
+    model: onnx.ModelProto,
+    name: str | None,
+    size: tuple[int, int] | None,
+    open_graph: OpenGraph,
+) -> tuple[ImageInput, onnx.ModelProto]:
+    """Where images go in, and the network with their size stated and its branches written out.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        Tidied. Not changed.
+    name : str or None
+        Which input takes images; needed where there are several.
+    size : tuple of int or None
+        Height and width; needed where the network leaves them open.
+    open_graph : OpenGraph
+
+    Raises
+    ------
+    BackboneError
+        There is no such input, or the network wants more than images.
+    """
+    image = find_input(model, name, size)
+    others = [v.name for v in Index(model.graph).inputs if v.name != image.tensor]
+    if others:
+        raise BackboneError(
+            f"Beside the images in {image.tensor!r} the network wants {others}.",
+            hint="Export it without them; or name an embedding that does not depend on them with"
+            " --layer NAME.",
+        )
+    sized = with_sizes(model, image)
+    if any(node.op_type == "If" for node in model.graph.node):
+        sample = as_fed(sample_images(image.batch or 1, image.height, image.width), image)
+        sized = straightened(sized, {image.tensor: sample}, open_graph)
+    return image, sized
+
+
+def tensor_kinds(
+    model: onnx.ModelProto,
+    tensors: Sequence[str],
+    feeds: Mapping[str, Any],
+    open_graph: OpenGraph,
+) -> dict[str, Kind]:
+    """Type and rank of tensors of a network, found by running it.
+
+    Raises
+    ------
+    BackboneError
+        The network computes no tensor of such a name, or cannot be run.
+    """
+    part = runnable(pruned(model, tensors))
+    arrays = open_graph(part.content, part.folder)(feeds, tensors)
+    return {name: kind_of(array) for name, array in zip(tensors, arrays, strict=True)}
+
+
+def _decision(trace: Trace, choices: Choices, batch: int) -> Decision:
+    if choices.layer is not None:
+        feature = named(trace, trace, choices.layer, batch).pooled(choices.pooling)
+        return Decision(feature, None, f"--layer names {feature.tensors[0]!r}")
+    decision = decide(trace, batch)
+    if decision.walk is None:  # what feeds a last layer needs no choice
+        feature = decision.feature.pooled(choices.pooling)
+        return Decision(feature, None, decision.reason, decision.notes)
+    return decision
+
+
+def _as_far_as(model: onnx.ModelProto, layer: str) -> onnx.ModelProto:
+    """The network as far as a layer depends on it; whole where it has no such layer."""
+    index = Index(model.graph)
+    by_node = {node.name: node.output[0] for node in index.nodes if node.name and node.output}
+    tensor = layer if layer in index.producers else by_node.get(layer)
+    return pruned(model, [tensor]) if tensor else model

@@ -1,0 +1,112 @@
+"""Shapes and constants of a graph, found by running it.
+
+Shape inference knows a part of the tensors only: none in files of quantised or fused operators.
+Running knows all. Behind every tensor a ``Shape`` is appended, so that only a few numbers each are
+kept, not the tensors, and the memory is that of one ordinary run.
+
+Takes a network and a function that opens one for running (see ``types.OpenGraph``); gives a
+``Trace``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from tlpipe.errors import BackboneError
+from tlpipe.graph import OWN_PREFIX
+from tlpipe.graph.index import Index
+from tlpipe.graph.io import runnable
+from tlpipe.graph.references import array_of
+
+if TYPE_CHECKING:
+    from tlpipe.types import OpenGraph
+
+# Their outputs are (or may be) no tensors, and have no shape.
+_NO_TENSORS = frozenset(
+    "SequenceConstruct SequenceEmpty SequenceInsert SequenceErase SplitToSequence SequenceMap"
+    " Optional OptionalGetElement If Loop".split()
+)
+
+
+class Trace(Index):
+    """A graph with the shapes its tensors have for one batch, and the values of its constants.
+
+    Attributes
+    ----------
+    shapes : dict of str to tuple of int
+        Of every tensor that a node of the graph makes, and of its inputs.
+    """
+
+    def __init__(
+        self, model: onnx.ModelProto, feeds: Mapping[str, Any], open_graph: OpenGraph
+    ) -> None:
+        super().__init__(model.graph)
+        self.model = model
+        self._open = open_graph
+        self._values: dict[str, Any] = {}
+        self.shapes = {name: tuple(array.shape) for name, array in feeds.items()}
+        self.shapes |= {t.name: tuple(t.dims) for t in model.graph.initializer}
+        self.shapes |= self._run(feeds)
+
+    def _run(self, feeds: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        names = [
+            name
+            for node in self.nodes
+            if node.op_type not in _NO_TENSORS
+            for name in node.output
+            if name
+        ]
+        observed = onnx.ModelProto()
+        observed.CopyFrom(self.model)
+        graph = observed.graph
+        del graph.value_info[:]
+        del graph.output[:]
+        shapes = [f"{OWN_PREFIX}shape/{number}" for number in range(len(names))]
+        for name, shape in zip(names, shapes, strict=True):
+            graph.node.append(helper.make_node("Shape", [name], [shape]))
+            graph.output.append(onnx.ValueInfoProto(name=shape))
+        if not any(entry.domain in ("", "ai.onnx") for entry in observed.opset_import):
+            observed.opset_import.append(helper.make_opsetid("", 17))
+        ready = runnable(observed)
+        found = self._open(ready.content, ready.folder)(feeds, shapes)
+        return {
+            name: tuple(int(n) for n in sizes) for name, sizes in zip(names, found, strict=True)
+        }
+
+    def value(self, name: str) -> Any:
+        """Array of a constant tensor.
+
+        Raises
+        ------
+        BackboneError
+            The tensor is not constant.
+        """
+        if name in self._values:
+            return self._values[name]
+        if name in self.initializers:
+            value = array_of(self.initializers[name])
+        elif name in self.constants:
+            value = self._compute(name)
+        else:
+            raise BackboneError(f"The tensor {name!r} is not constant.")
+        if np.size(value) <= 4096:  # shapes and the like; large weights are not kept
+            self._values[name] = value
+        return value
+
+    def _compute(self, name: str) -> Any:
+        nodes = self.ancestors([name])
+        read = {wanted for node in nodes for wanted in node.input}
+        part = onnx.ModelProto()
+        part.CopyFrom(self.model)
+        for field in ("node", "initializer", "input", "output", "value_info"):
+            part.graph.ClearField(field)
+        part.graph.node.extend(nodes)
+        part.graph.initializer.extend(t for n, t in self.initializers.items() if n in read)
+        part.graph.output.append(onnx.ValueInfoProto(name=name))
+        ready = runnable(part)
+        return self._open(ready.content, ready.folder)({}, [name])[0]

@@ -1,0 +1,246 @@
+"""Builds a backbone's networks from its pretrained file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tlpipe.card import PREPARATION, Card, OutputSpec
+from tlpipe.errors import BackboneError, OutputError, WeightsError
+from tlpipe.files import CACHE_VARIABLE, cache_dir, is_file, sha256_file, whole_file
+from tlpipe.stages.weights.locate import pretrained_file
+
+if TYPE_CHECKING:
+    import onnx
+
+    from tlpipe.graph.batch import Way
+    from tlpipe.graph.cut import Cut
+    from tlpipe.types import OpenGraph
+
+_log = logging.getLogger(__name__)
+
+
+def full_network(card: Card) -> onnx.ModelProto:
+    """Pretrained network with its own last layer: every tensor as published.
+
+    Raises
+    ------
+    WeightsError
+        The pretrained file is missing or another one, or gives other tensors than the card's
+        digest states.
+    BackboneError
+        The file cannot be read as a network.
+    """
+    from tlpipe.graph.digest import weights_digest
+    from tlpipe.graph.efficientnet_lite import VARIANTS, build_efficientnet_lite
+    from tlpipe.graph.io import load_model
+    from tlpipe.graph.legacy_torch import read_state_dict
+    from tlpipe.graph.tidy import tidied
+
+    path = pretrained_file(card)
+    builders = dict.fromkeys(VARIANTS, build_efficientnet_lite)
+    if card.weights.format == "onnx":
+        model = tidied(load_model(path))
+    elif build := builders.get(card.weights.architecture):
+        model = build(read_state_dict(path), card.weights.architecture)
+    else:
+        raise WeightsError(
+            f"The card of {card.name!r} names the architecture {card.weights.architecture!r};"
+            f" tlpipe can build {sorted(builders)}."
+        )
+    if card.weights.digest and (digest := weights_digest(model)) != card.weights.digest:
+        raise WeightsError(
+            f"The tensors of {card.name!r} have the digest {digest}; its card states"
+            f" {card.weights.digest}."
+        )
+    return model
+
+
+def resolved(card: Card, full: onnx.ModelProto, open_graph: OpenGraph) -> OutputSpec:
+    """The card's output, with the tensors found that it leaves to tlpipe to find.
+
+    Raises
+    ------
+    BackboneError
+        They cannot be told, or are not of the sizes that the card states.
+    """
+    from tlpipe.graph.analyse import Choices, analyse
+
+    stated = card.output
+    if stated.is_found:
+        return stated
+    choices = Choices(input=card.input.tensor, size=card.image_size)
+    analysis = analyse(full, open_graph, choices, prove=False)
+    if analysis.undecided is not None:
+        raise analysis.undecided
+    found = analysis.output()
+    if (found.dim, found.classes) != (stated.dim, stated.classes):
+        raise BackboneError(
+            f"The network of {card.name!r} has embeddings of {found.dim} numbers and"
+            f" {found.classes} classes; its card states {stated.dim} and {stated.classes}.",
+            hint="Correct 'dim' and 'classes' under [output] in the card.",
+        )
+    return found
+
+
+def feature_network(
+    card: Card, full: onnx.ModelProto, open_graph: OpenGraph, way: Way | None = None
+) -> onnx.ModelProto:
+    """The backbone: uint8 images (N, H, W, 3) in, ``embeddings`` (N, D) out.
+
+    Parameters
+    ----------
+    card : Card
+    full : onnx.ModelProto
+        What ``full_network`` gave. Not changed.
+    open_graph : OpenGraph
+    way : str, optional
+        How its batch is freed (see ``graph.batch``); by default what can be proved.
+
+    Raises
+    ------
+    BackboneError
+        The card does not fit the network, or this cannot take a batch.
+    CardError
+        The card does not state the preprocessing.
+    """
+    from tlpipe.graph import EMBEDDINGS
+    from tlpipe.graph.cut import Cut
+
+    output = resolved(card, full, open_graph)
+    assert output.pooling != "auto"
+    cuts = [Cut(EMBEDDINGS, output.tensors, output.pooling, output.dim)]
+    return _prepared(card, full, cuts, open_graph, way)
+
+
+def class_network(
+    card: Card, full: onnx.ModelProto, open_graph: OpenGraph, way: Way | None = None
+) -> onnx.ModelProto:
+    """The whole network as a classifier: ``embeddings`` (N, D) and ``probabilities`` (N, C) out.
+
+    Raises
+    ------
+    BackboneError
+        As from ``feature_network``; or it has no classes of its own.
+    """
+    from tlpipe.graph import CLASS_SCORES, EMBEDDINGS
+    from tlpipe.graph.cut import Cut
+    from tlpipe.graph.head import own_head
+
+    output = resolved(card, full, open_graph)
+    assert output.pooling != "auto"
+    assert output.activation != "auto"
+    if not output.logits:
+        raise BackboneError(
+            f"The backbone {card.name!r} has no classes of its own: it is a feature extractor."
+        )
+    classes = output.classes or _class_count(full, output.logits)
+    cuts = [
+        Cut(EMBEDDINGS, output.tensors, output.pooling, output.dim),
+        Cut(CLASS_SCORES, [output.logits], "flatten", classes),
+    ]
+    model = _prepared(card, full, cuts, open_graph, way)
+    return own_head(model, output.activation, classes)
+
+
+def _class_count(full: onnx.ModelProto, logits: str) -> int:
+    """C of a card that does not state it: what the network's own output states."""
+    for value in full.graph.output:
+        sizes = value.type.tensor_type.shape.dim
+        if value.name == logits and len(sizes) == 2 and sizes[1].dim_value:
+            return int(sizes[1].dim_value)
+    raise BackboneError(
+        f"The network has no output {logits!r} of a stated size (N, C), but"
+        f" {[value.name for value in full.graph.output]}.",
+        hint="Correct 'logits', or state 'classes', under [output] in the backbone's card.",
+    )
+
+
+def _prepared(
+    card: Card,
+    full: onnx.ModelProto,
+    cuts: Sequence[Cut],
+    open_graph: OpenGraph,
+    way: Way | None,
+) -> onnx.ModelProto:
+    """The network as far as `cuts`, with a free batch and the preprocessing in it."""
+    from tlpipe.graph.analyse import PROOF, prepared_input, tensor_kinds
+    from tlpipe.graph.batch import free_batch, freed_by
+    from tlpipe.graph.cut import cut_at
+    from tlpipe.graph.image_input import as_fed, sample_images
+    from tlpipe.graph.prefix import fold_preprocess
+
+    spec, preprocess = card.input, card.arithmetic
+    image, sized = prepared_input(full, spec.tensor, card.image_size, open_graph)
+    found = (image.layout, image.dtype, image.channels == 1)
+    if found != (spec.layout, spec.dtype, preprocess.colour == "grey"):
+        raise BackboneError(
+            f"The network of {card.name!r} takes {image.dtype} {image.layout} images of"
+            f" {image.channels} channels; its card states {spec.dtype} {spec.layout} and the colour"
+            f" {preprocess.colour!r}.",
+            hint="Correct [input] and 'colour' in the card.",
+        )
+    batch = image.batch or 1
+    fed = as_fed(sample_images(max(PROOF, batch), *card.image_size), image, preprocess)
+    names = list(dict.fromkeys(name for cut in cuts for name in cut.tensors))
+    cut = cut_at(sized, cuts, tensor_kinds(sized, names, {image.tensor: fed[:batch]}, open_graph))
+    sizes = [cut.dim for cut in cuts]
+    if way is None:
+        freed = free_batch(cut, fed[:PROOF], open_graph, sizes)
+        if freed.way == "one-by-one":
+            _log.warning(
+                "The network of %s works on one image at a time: %s.",
+                card.name,
+                "; ".join(freed.reasons),
+            )
+        model = freed.model
+    else:
+        model = freed_by(way, cut, fed[:batch], open_graph, sizes)
+    return fold_preprocess(model, image, preprocess)
+
+
+def prepared_files(card: Card) -> list[Path]:
+    """Cached networks of a card, whatever their preprocessing."""
+    return sorted((cache_dir() / "backbones").glob(f"{card.name}-{'?' * 16}.onnx*"))
+
+
+def prepared_file(card: Card, open_graph: OpenGraph) -> Path:
+    """Path of the cached feature network, built and proved at the first use.
+
+    Raises
+    ------
+    WeightsError, BackboneError, CardError
+        As from ``full_network`` and ``feature_network``.
+    OutputError
+        The cache cannot be written.
+    """
+    facts = [PREPARATION, card.weights.identity, asdict(card.input), asdict(card.output)]
+    facts.append(card.arithmetic.to_dict())
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    path = cache_dir() / "backbones" / f"{card.name}-{key[:16]}.onnx"
+    note = path.with_name(f"{path.name}.sha256")
+    try:
+        if is_file(path) and is_file(note):
+            if note.read_bytes().strip() == sha256_file(path).encode():
+                return path
+            _log.warning("The cached network %s is damaged; it is built anew.", path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise OutputError(
+            f"The cache {str(path.parent)!r} cannot be used: {exc.strerror}.",
+            hint=f"Choose a folder that can be written to: {CACHE_VARIABLE}=FOLDER.",
+        ) from exc
+    from tlpipe.graph.io import write_model
+
+    model = feature_network(card, full_network(card), open_graph)
+    with whole_file(path) as temporary:
+        write_model(model, temporary)
+        digest = sha256_file(temporary)
+    with whole_file(note) as temporary:
+        temporary.write_text(digest + "\n", encoding="ascii")
+    return path

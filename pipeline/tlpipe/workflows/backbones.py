@@ -1,0 +1,202 @@
+"""Backbones: from a name, a card or an ONNX file to a card that can be used."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+from tlpipe.card import (
+    PREPARATION,
+    Card,
+    DataFile,
+    Golden,
+    InputSpec,
+    OutputSpec,
+    WeightsSpec,
+)
+from tlpipe.catalogue import find_card
+from tlpipe.errors import BackboneError, CardError
+from tlpipe.files import cache_dir, is_file, sha256_file, whole_file
+from tlpipe.presets import find_preprocess
+from tlpipe.types import Preprocess
+from tlpipe.workflows.network import BackboneOptions, Network, look_into
+
+_log = logging.getLogger(__name__)
+
+
+def find_backbone(backbone: str | Path | Card, options: BackboneOptions | None = None) -> Card:
+    """A backbone's card, ready for use: its preprocessing is known.
+
+    Parameters
+    ----------
+    backbone : str, pathlib.Path or Card
+        A name of the catalogue; the path of a card (.toml) or of a network (.onnx); or a card.
+    options : BackboneOptions, optional
+        What neither card nor file says.
+
+    Returns
+    -------
+    Card
+
+    Raises
+    ------
+    UnknownBackboneError, CardError
+        There is no such backbone, its preprocessing is nowhere stated, or a card states already
+        what the options say.
+    UndecidedError
+        The network does not tell which layer is its last; the message lists the candidates.
+    BackboneError
+        The network cannot be used.
+    """
+    options = options or BackboneOptions()
+    if not isinstance(backbone, Card) and str(backbone).lower().endswith(".onnx"):
+        return _ready(import_network(Path(backbone), options))
+    card = backbone if isinstance(backbone, Card) else find_card(backbone)
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in ("layer", "pooling", "input", "image_size")
+        if getattr(options, name) is not None
+    ]
+    if options.preprocess is not None and card.preprocess is not None:
+        given.insert(0, "--preprocess")
+    if given:
+        raise CardError(
+            f"The card of {card.name!r} states already what {' and '.join(given)} would say.",
+            hint="Leave that out; or make a card of your own: tlpipe models add NETWORK.onnx.",
+        )
+    if options.preprocess is not None:
+        channels = 3
+        chosen = find_preprocess(options.preprocess, card.image_size, channels)
+        card = dataclasses.replace(card, preprocess=chosen)
+    return _ready(card)
+
+
+def _ready(card: Card) -> Card:
+    """`card`, if it states its preprocessing; else the error that says what to do."""
+    _ = card.arithmetic
+    return card
+
+
+def import_network(path: Path, options: BackboneOptions) -> Card:
+    """A card for an ONNX file; the second time it is taken from the cache.
+
+    Raises
+    ------
+    UndecidedError
+        The network does not tell which layer is its last.
+    BackboneError, CardError
+        As from ``look_into``.
+    """
+    if not is_file(path):
+        raise BackboneError(f"The network {str(path)!r} does not exist.")
+    files = _files(path)
+    facts = [PREPARATION, str(path.resolve()), [asdict(f) for f in files], asdict(options)]
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    known = cache_dir() / "imports" / f"{key[:32]}.json"
+    reusable = options.preprocess is None or not options.preprocess.endswith(".toml")
+    if reusable and is_file(known):
+        try:
+            return Card.from_dict(json.loads(known.read_bytes()), "The cached card")
+        except (CardError, ValueError):
+            _log.warning("The cached card %s is damaged; it is made anew.", known)
+    network = look_into(path, options, prove=False)
+    card = card_of(network, files, options)
+    known.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(known) as temporary:
+        temporary.write_text(card.to_json(), encoding="utf-8")
+    return card
+
+
+def _files(path: Path) -> list[DataFile]:
+    """The network's file and those of its weights, with their checksums."""
+    from tlpipe.graph.io import load_model
+    from tlpipe.graph.references import data_files
+
+    folder = path.resolve().parent
+    paths = [path.resolve(), *data_files(load_model(path), path)]
+    return [
+        DataFile(
+            str(p) if p.parent != folder and not p.is_relative_to(folder) else _relative(p, folder),
+            sha256_file(p),
+            p.stat().st_size,
+        )
+        for p in paths
+    ]
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
+def card_of(network: Network, files: list[DataFile], options: BackboneOptions) -> Card:
+    """The card that says of a network what was found.
+
+    Raises
+    ------
+    UndecidedError
+        Its last layer could not be told.
+    """
+    image, output = network.analysis.image, network.analysis.output()
+    own, *data = files
+    return make_card(
+        name=name_for(network.path),
+        weights=WeightsSpec(
+            package="",
+            urls=(),
+            file=str(network.path.resolve()),
+            data=tuple(data),
+            format="onnx",
+            architecture="",
+            sha256=own.sha256,
+            size_bytes=own.size_bytes,
+            digest="",
+        ),
+        spec=InputSpec(
+            image.tensor,
+            image.height,
+            image.width,
+            image.layout,
+            image.dtype,
+        ),
+        output=output,
+        preprocess=network.preprocess,
+    )
+
+
+def make_card(
+    name: str,
+    weights: WeightsSpec,
+    spec: InputSpec,
+    output: OutputSpec,
+    preprocess: Preprocess | None,
+) -> Card:
+    """A checked card for a network of the user's own.
+
+    Raises
+    ------
+    CardError
+        What was found and what was said do not fit together.
+    """
+    card = Card(
+        name=name,
+        licence="unknown",
+        origin="the user's own",
+        paper="none",
+        weights=weights,
+        input=spec,
+        preprocess=preprocess,
+        output=output,
+        golden=Golden("none", "none", (), 0.0, "none"),
+    )
+    return Card.from_dict(card.to_dict(), f"The card made for {name!r}")
+
+
+def name_for(path: Path) -> str:
+    """A card's name for a file: its own, with what names may not hold replaced."""
+    stem = re.sub(r"[^a-z0-9_-]+", "-", path.stem.lower()).strip("-_") or "network"
+    return f"{stem}.local"
