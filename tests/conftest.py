@@ -14,7 +14,7 @@ from PIL import Image
 
 from tlpipe.card import Card
 from tlpipe.catalogue import read_card
-from tlpipe.files import CACHE_VARIABLE, sha256_file
+from tlpipe.files import CACHE_VARIABLE, CARDS_VARIABLE, sha256_file
 from tlpipe.graph.digest import weights_digest
 
 TINY_SIZE = 16
@@ -27,8 +27,10 @@ _COLOURS = {"red": (200, 40, 40), "green": (40, 180, 60), "blue": (50, 60, 210)}
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("cache")
+    cards = tmp_path_factory.mktemp("cards")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CACHE_VARIABLE, str(folder))
+        patch.setenv(CARDS_VARIABLE, str(cards))
         yield folder
 
 

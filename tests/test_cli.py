@@ -209,7 +209,7 @@ def test_an_unusable_cache_is_said(
     monkeypatch.setenv(CACHE_VARIABLE, str(road / "photos" / "notes.txt"))
     result = run("embed", road / "photos", "-o", road / "f.h5", "--backbone", tiny_card_path)
     assert result.exit_code == 1
-    assert "cannot be used: Not a directory." in result.stderr
+    assert "cannot be made: Not a directory." in result.stderr
     assert "TLPIPE_CACHE=FOLDER" in result.stderr
 
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from tlpipe.stages.source import open_source as source  # noqa: F401  (the public name)
     from tlpipe.types import Progress as Progress
     from tlpipe.version import __version__ as __version__
+    from tlpipe.workflows.backbones import find_backbone as find_backbone
+    from tlpipe.workflows.check import CheckResult as CheckResult
+    from tlpipe.workflows.check import check_backbone as check_backbone
     from tlpipe.workflows.classify import ClassifyResult as ClassifyResult
     from tlpipe.workflows.classify import classify as classify
     from tlpipe.workflows.common import RunOptions as RunOptions
@@ -36,6 +39,10 @@ if TYPE_CHECKING:
     from tlpipe.workflows.inspect import Inspection as Inspection
     from tlpipe.workflows.inspect import inspect as inspect
     from tlpipe.workflows.models import export_backbone as export_backbone
+    from tlpipe.workflows.network import BackboneOptions as BackboneOptions
+    from tlpipe.workflows.own_cards import add_backbone as add_backbone
+    from tlpipe.workflows.own_cards import pull_backbone as pull_backbone
+    from tlpipe.workflows.own_cards import remove_backbone as remove_backbone
     from tlpipe.workflows.train import TrainRun as TrainRun
     from tlpipe.workflows.train import train as train
     from tlpipe.workflows.train_head import TrainResult as TrainResult
@@ -45,6 +52,13 @@ if TYPE_CHECKING:
 
 # Where each public name lives; a test compares this with the imports above.
 _HOMES = {
+    "BackboneOptions": "workflows.network",
+    "CheckResult": "workflows.check",
+    "add_backbone": "workflows.own_cards",
+    "check_backbone": "workflows.check",
+    "find_backbone": "workflows.backbones",
+    "pull_backbone": "workflows.own_cards",
+    "remove_backbone": "workflows.own_cards",
     "Card": "card",
     "ClassifyResult": "workflows.classify",
     "EmbedResult": "workflows.embed",

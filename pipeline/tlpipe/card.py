@@ -180,8 +180,7 @@ class Card:
         """
         if self.preprocess is None:
             raise CardError(
-                f"The preprocessing of {self.name!r} is not known: those who published it do not"
-                " say.",
+                f"How images are to be prepared for {self.name!r} is stated nowhere.",
                 hint=PREPROCESS_HINT,
             )
         return self.preprocess

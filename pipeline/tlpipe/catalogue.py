@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import difflib
 import functools
+import logging
 import tomllib
 from pathlib import Path
 
 from tlpipe.card import Card
 from tlpipe.errors import CardError, UnknownBackboneError
-from tlpipe.files import user_cards_dir
+from tlpipe.files import is_file, user_cards_dir
+
+_log = logging.getLogger(__name__)
 
 
 def cards_dir() -> Path:
@@ -31,13 +34,17 @@ def shipped_cards() -> dict[str, Card]:
 def all_cards() -> dict[str, Card]:
     """All cards, by name, sorted: tlpipe's and the user's own, which cannot replace one of those.
 
-    Raises
-    ------
-    CardError
-        One of the user's cannot be read or is wrong.
+    A card of the user's that cannot be read is left out, with a warning that names it.
     """
-    cards = _cards_in(user_cards_dir()) | shipped_cards()
-    return dict(sorted(cards.items()))
+    found = {}
+    for path in sorted(user_cards_dir().glob("*.toml")):
+        try:
+            card = read_card(path)
+        except CardError as exc:
+            _log.warning("%s", exc)
+            continue
+        found[card.name] = card
+    return dict(sorted((found | shipped_cards()).items()))
 
 
 def _cards_in(folder: Path) -> dict[str, Card]:
@@ -64,9 +71,12 @@ def find_card(name: str | Path) -> Card:
     name = str(name)
     if name.endswith(".toml"):
         return read_card(Path(name))
+    if name in shipped_cards():
+        return shipped_cards()[name]
+    own = user_cards_dir() / f"{name}.toml"
+    if is_file(own):  # one that is wrong is an error here
+        return read_card(own)
     cards = all_cards()
-    if name in cards:
-        return cards[name]
     matches = [card for card in cards.values() if name == card.architecture]
     if len(matches) == 1:
         return matches[0]

@@ -37,6 +37,24 @@ def user_cards_dir() -> Path:
     return Path(platformdirs.user_data_dir("tlpipe", appauthor=False)) / "cards"
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, where they are missing.
+
+    Raises
+    ------
+    OutputError
+        The system refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise OutputError(
+            f"The folder {str(folder)!r} cannot be made: {exc.strerror}.",
+            hint=f"Choose other ones with {CACHE_VARIABLE}=FOLDER (downloads and prepared networks)"
+            f" and {CARDS_VARIABLE}=FOLDER (your own cards).",
+        ) from exc
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's content as 64 hexadecimal digits."""
     with path.open("rb") as stream:

@@ -12,6 +12,8 @@ from tlpipe.cli.options import (
     TOO_MANY_REJECTS,
     as_run_options,
     backbone_option,
+    found_backbone,
+    network_options,
     output_option,
     overwrite_option,
     run_options,
@@ -24,6 +26,7 @@ from tlpipe.cli.show import progress, say, show_rejects, show_survey
 @source_argument
 @output_option("The feature file (.h5) to write.")
 @backbone_option
+@network_options
 @run_options
 @overwrite_option
 @click.pass_context
@@ -34,7 +37,7 @@ def embed_command(
     output: Path,
     backbone: str,
     overwrite: bool,
-    **run: Any,
+    **more: Any,
 ) -> None:
     """Run the frozen backbone once over images, and store the embeddings.
 
@@ -48,12 +51,13 @@ def embed_command(
     """
     from tlpipe import embed
 
+    card = found_backbone(backbone, more)
     with progress() as report:
         result = embed(
             source,
             output,
-            backbone=backbone,
-            options=as_run_options(**run),
+            backbone=card,
+            options=as_run_options(**more),
             overwrite=overwrite,
             progress=report,
             surveyed=show_survey,

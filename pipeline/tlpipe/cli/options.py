@@ -12,7 +12,9 @@ import click
 from tlpipe.types import DEFAULT_BACKBONE, DEFAULT_SEED, DEVICES
 
 if TYPE_CHECKING:
+    from tlpipe.card import Card
     from tlpipe.workflows.common import RunOptions
+    from tlpipe.workflows.network import BackboneOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -45,10 +47,10 @@ overwrite_option = click.option(
 )
 backbone_option = click.option(
     "--backbone",
-    metavar="NAME",
+    metavar="NAME|FILE",
     default=DEFAULT_BACKBONE,
     show_default=True,
-    help="A backbone of 'tlpipe models list', or the path of a card (.toml).",
+    help="A backbone of 'tlpipe models list', or the path of a network (.onnx) or card (.toml).",
 )
 seed_option = click.option(
     "--seed",
@@ -57,6 +59,73 @@ seed_option = click.option(
     show_default=True,
     help="Which images are held out, where the source has no splits.",
 )
+
+
+class _ImageSize(click.ParamType[tuple[int, int]]):
+    """Height and width in pixels, or one number for both."""
+
+    name = "PIXELS|HxW"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Read "224" as (224, 224) and "192x256" as (192, 256)."""
+        found = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", str(value).strip())
+        if found is None:
+            return self.fail(f"{value!r} is no size like 224 or 192x256.", param, ctx)
+        return int(found[1]), int(found[2] or found[1])
+
+
+def network_options(command: F) -> F:
+    """Options of every command that takes a network which has no card."""
+    for option in (
+        click.option(
+            "--image-size",
+            type=_ImageSize(),
+            help="Height and width of the images, where the network leaves them open.",
+        ),
+        click.option(
+            "--input",
+            "input_",
+            metavar="NAME",
+            help="The input that takes images, where the network has several.",
+        ),
+        click.option(
+            "--pooling",
+            type=click.Choice(("mean", "cls", "flatten")),
+            help="How the layer becomes one vector, where it holds several: tokens, positions.",
+        ),
+        click.option(
+            "--layer",
+            metavar="NAME",
+            help="The network's tensor (or node) that is the embedding."
+            "  [default: what feeds its last layer]",
+        ),
+        click.option(
+            "--preprocess",
+            metavar="PRESET|CARD",
+            help="How images were prepared when the network was trained: imagenet, inception,"
+            " caffe, unit, raw, or a card (.toml) to take it from.  [default: as its card or file"
+            " says]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def as_backbone_options(more: dict[str, Any]) -> BackboneOptions:
+    """Take the values of ``network_options`` out of a command's keyword arguments."""
+    from tlpipe.workflows.network import BackboneOptions
+
+    names = ("preprocess", "layer", "pooling", "input_", "image_size")
+    return BackboneOptions(*(more.pop(name) for name in names))
+
+
+def found_backbone(backbone: str, more: dict[str, Any]) -> Card:
+    """Card of the backbone that a command's arguments name."""
+    from tlpipe import find_backbone
+
+    return find_backbone(backbone, as_backbone_options(more))
 
 
 def output_option(help_text: str) -> Callable[[F], F]:

@@ -29,12 +29,16 @@ _WIDTH_IN_A_PIPE = 200
 _MOST_COLUMNS = 20  # of a confusion matrix that is still readable
 
 _VERBS = {
+    "check": "Checking",
+    "download": "Downloading",
     "embed": "Embedding",
     "train-head": "Training the head",
     "classify": "Classifying",
     "evaluate": "Evaluating",
     "render": "Rendering",
 }
+
+_UNITS = {"download": "bytes"}  # where it is not images that are counted
 
 
 def say(text: str) -> None:
@@ -49,7 +53,8 @@ def shown(text: str) -> str:
 
 def counted(number: int, noun: str) -> str:
     """`number` and `noun`, in the plural where there are not one: "1 image", "1,200 images"."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}" + ("" if number == 1 else plural)
 
 
 def show_survey(survey: Survey) -> None:
@@ -132,7 +137,9 @@ class _Live:
             verb = _VERBS.get(at.stage, at.stage)
             self._task = self._bar.add_task(verb, total=at.total, rate="", left="", rejects="")
         elapsed = moment - self._start
-        if at.total is None:
+        if at.stage in _UNITS:
+            rate, left = _UNITS[at.stage], ""
+        elif at.total is None:
             rate, left = "settings tried", ""
         elif elapsed < _SETTLED_S and at.done < at.total:
             rate, left = "", ""  # the first few tell nothing
@@ -169,7 +176,11 @@ class _Lines:
         self._last = moment
         rate = (at.done - self._done_at_start) / (moment - self._start)
         parts = [f"{_VERBS.get(at.stage, at.stage)}: {at.done:,}"]
-        if at.total is None:
+        if at.stage in _UNITS:
+            parts[0] += (
+                f" of {at.total:,} {_UNITS[at.stage]}" if at.total else f" {_UNITS[at.stage]}"
+            )
+        elif at.total is None:
             parts[0] += " settings tried"
         else:
             parts[0] += f" of {at.total:,}"

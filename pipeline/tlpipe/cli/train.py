@@ -13,6 +13,8 @@ from tlpipe.cli.options import (
     TOO_MANY_REJECTS,
     as_run_options,
     backbone_option,
+    found_backbone,
+    network_options,
     output_option,
     overwrite_option,
     run_options,
@@ -52,6 +54,7 @@ def train_head_command(features: Path, output: Path, seed: int, overwrite: bool)
     " stand beside it."
 )
 @backbone_option
+@network_options
 @run_options
 @seed_option
 @overwrite_option
@@ -64,7 +67,7 @@ def train_command(
     backbone: str,
     seed: int,
     overwrite: bool,
-    **run: Any,
+    **more: Any,
 ) -> None:
     """Embed images and train a classifier: embed and train-head in one.
 
@@ -76,12 +79,13 @@ def train_command(
     """
     from tlpipe import train
 
+    card = found_backbone(backbone, more)
     with progress() as report:
         result = train(
             source,
             output,
-            backbone=backbone,
-            options=as_run_options(**run),
+            backbone=card,
+            options=as_run_options(**more),
             seed=seed,
             overwrite=overwrite,
             progress=report,

@@ -76,6 +76,8 @@ def candidates(trace: Trace, most: int = 8) -> list[Candidate]:
         if layer is None:
             continue
         tensor = feature_of(trace, layer.data)
+        if tensor not in trace.producers:  # the image itself
+            continue
         out = trace.shapes[layer.output]
         found.append(
             Candidate(

@@ -216,9 +216,9 @@ class _Walker:
             return data[:1]
         # Run-time scales of dynamic quantisation are single numbers, made from the data.
         whole = [name for name in data if math.prod(trace.shapes[name]) > 1]
-        if not whole:
+        if not whole and len(data) > 1:
             raise Stop(f"a {node.op_type} of single numbers stands before it")
-        return whole
+        return whole or data
 
     def _softmax_part(self, node: onnx.NodeProto, data: list[str], tensor: str) -> None:
         """Accept ``e / sum(e)`` and ``x - max(x)``, the parts of a softmax that was written out."""

@@ -144,6 +144,8 @@ def open_graph(content: bytes, folder: str, *, optimised: bool = False) -> RunGr
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    # Looking at a shape comes first, so that a tensor is let go as soon as it can be.
+    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     if not optimised:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.add_session_config_entry("session.disable_prepacking", "1")  # a copy of the weights

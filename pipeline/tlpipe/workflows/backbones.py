@@ -21,7 +21,7 @@ from tlpipe.card import (
 )
 from tlpipe.catalogue import find_card
 from tlpipe.errors import BackboneError, CardError
-from tlpipe.files import cache_dir, is_file, sha256_file, whole_file
+from tlpipe.files import cache_dir, is_file, make_folder, sha256_file, whole_file
 from tlpipe.presets import find_preprocess
 from tlpipe.types import Preprocess
 from tlpipe.workflows.network import BackboneOptions, Network, look_into
@@ -70,8 +70,7 @@ def find_backbone(backbone: str | Path | Card, options: BackboneOptions | None =
             hint="Leave that out; or make a card of your own: tlpipe models add NETWORK.onnx.",
         )
     if options.preprocess is not None:
-        channels = 3
-        chosen = find_preprocess(options.preprocess, card.image_size, channels)
+        chosen = find_preprocess(options.preprocess, card.image_size)
         card = dataclasses.replace(card, preprocess=chosen)
     return _ready(card)
 
@@ -106,7 +105,7 @@ def import_network(path: Path, options: BackboneOptions) -> Card:
             _log.warning("The cached card %s is damaged; it is made anew.", known)
     network = look_into(path, options, prove=False)
     card = card_of(network, files, options)
-    known.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(known.parent)
     with whole_file(known) as temporary:
         temporary.write_text(card.to_json(), encoding="utf-8")
     return card
@@ -117,20 +116,12 @@ def _files(path: Path) -> list[DataFile]:
     from tlpipe.graph.io import load_model
     from tlpipe.graph.references import data_files
 
-    folder = path.resolve().parent
-    paths = [path.resolve(), *data_files(load_model(path), path)]
+    own = path.resolve()
+    paths = [own, *data_files(load_model(path), path)]  # all of them in its folder
     return [
-        DataFile(
-            str(p) if p.parent != folder and not p.is_relative_to(folder) else _relative(p, folder),
-            sha256_file(p),
-            p.stat().st_size,
-        )
+        DataFile(p.relative_to(own.parent).as_posix(), sha256_file(p), p.stat().st_size)
         for p in paths
     ]
-
-
-def _relative(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix()
 
 
 def card_of(network: Network, files: list[DataFile], options: BackboneOptions) -> Card:

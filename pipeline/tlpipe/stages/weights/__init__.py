@@ -9,7 +9,9 @@ by an ``OpenGraph`` that the caller brings.
 
 from tlpipe.stages.weights.locate import downloaded_file as downloaded_file
 from tlpipe.stages.weights.locate import pretrained_file as pretrained_file
+from tlpipe.stages.weights.locate import where as where
 from tlpipe.stages.weights.network import class_network as class_network
+from tlpipe.stages.weights.network import class_networks as class_networks
 from tlpipe.stages.weights.network import feature_network as feature_network
 from tlpipe.stages.weights.network import full_network as full_network
 from tlpipe.stages.weights.network import prepared_file as prepared_file

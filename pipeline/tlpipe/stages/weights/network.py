@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tlpipe.card import PREPARATION, Card, OutputSpec
 from tlpipe.errors import BackboneError, OutputError, WeightsError
-from tlpipe.files import CACHE_VARIABLE, cache_dir, is_file, sha256_file, whole_file
+from tlpipe.files import CACHE_VARIABLE, cache_dir, is_file, make_folder, sha256_file, whole_file
 from tlpipe.stages.weights.locate import pretrained_file
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from tlpipe.graph.batch import Way
     from tlpipe.graph.cut import Cut
-    from tlpipe.types import OpenGraph
+    from tlpipe.graph.image_input import ImageInput
+    from tlpipe.types import OpenGraph, Preprocess
 
 _log = logging.getLogger(__name__)
 
@@ -111,26 +112,40 @@ def feature_network(
     """
     from tlpipe.graph import EMBEDDINGS
     from tlpipe.graph.cut import Cut
+    from tlpipe.graph.prefix import fold_preprocess
 
     output = resolved(card, full, open_graph)
     assert output.pooling != "auto"
     cuts = [Cut(EMBEDDINGS, output.tensors, output.pooling, output.dim)]
-    return _prepared(card, full, cuts, open_graph, way)
+    image, freed = _freed(card, full, cuts, open_graph, way)
+    return fold_preprocess(freed, image, card.arithmetic)
 
 
 def class_network(
     card: Card, full: onnx.ModelProto, open_graph: OpenGraph, way: Way | None = None
 ) -> onnx.ModelProto:
-    """The whole network as a classifier: ``embeddings`` (N, D) and ``probabilities`` (N, C) out.
+    """The whole network as a classifier: ``probabilities`` (N, C) and ``embeddings`` (N, D) out.
 
     Raises
     ------
     BackboneError
         As from ``feature_network``; or it has no classes of its own.
     """
+    return class_networks(card, full, open_graph, [card.arithmetic], way)[0]
+
+
+def class_networks(
+    card: Card,
+    full: onnx.ModelProto,
+    open_graph: OpenGraph,
+    preprocesses: Sequence[Preprocess],
+    way: Way | None = None,
+) -> list[onnx.ModelProto]:
+    """The same, once for each of several preprocessings, whatever the card states."""
     from tlpipe.graph import CLASS_SCORES, EMBEDDINGS
     from tlpipe.graph.cut import Cut
     from tlpipe.graph.head import own_head
+    from tlpipe.graph.prefix import fold_preprocess
 
     output = resolved(card, full, open_graph)
     assert output.pooling != "auto"
@@ -144,8 +159,11 @@ def class_network(
         Cut(EMBEDDINGS, output.tensors, output.pooling, output.dim),
         Cut(CLASS_SCORES, [output.logits], "flatten", classes),
     ]
-    model = _prepared(card, full, cuts, open_graph, way)
-    return own_head(model, output.activation, classes)
+    image, freed = _freed(card, full, cuts, open_graph, way)
+    return [
+        own_head(fold_preprocess(freed, image, preprocess), output.activation, classes)
+        for preprocess in preprocesses
+    ]
 
 
 def _class_count(full: onnx.ModelProto, logits: str) -> int:
@@ -161,47 +179,45 @@ def _class_count(full: onnx.ModelProto, logits: str) -> int:
     )
 
 
-def _prepared(
+def _freed(
     card: Card,
     full: onnx.ModelProto,
     cuts: Sequence[Cut],
     open_graph: OpenGraph,
     way: Way | None,
-) -> onnx.ModelProto:
-    """The network as far as `cuts`, with a free batch and the preprocessing in it."""
+) -> tuple[ImageInput, onnx.ModelProto]:
+    """The network's input, and the network as far as `cuts`, with a free batch."""
     from tlpipe.graph.analyse import PROOF, prepared_input, tensor_kinds
     from tlpipe.graph.batch import free_batch, freed_by
     from tlpipe.graph.cut import cut_at
     from tlpipe.graph.image_input import as_fed, sample_images
-    from tlpipe.graph.prefix import fold_preprocess
 
-    spec, preprocess = card.input, card.arithmetic
+    spec = card.input
     image, sized = prepared_input(full, spec.tensor, card.image_size, open_graph)
-    found = (image.layout, image.dtype, image.channels == 1)
-    if found != (spec.layout, spec.dtype, preprocess.colour == "grey"):
+    grey = card.preprocess.colour == "grey" if card.preprocess else image.channels == 1
+    if (image.layout, image.dtype, image.channels == 1) != (spec.layout, spec.dtype, grey):
         raise BackboneError(
             f"The network of {card.name!r} takes {image.dtype} {image.layout} images of"
-            f" {image.channels} channels; its card states {spec.dtype} {spec.layout} and the colour"
-            f" {preprocess.colour!r}.",
+            f" {image.channels} channels; its card states {spec.dtype} {spec.layout} and"
+            f" {'grey' if grey else 'coloured'} images.",
             hint="Correct [input] and 'colour' in the card.",
         )
     batch = image.batch or 1
-    fed = as_fed(sample_images(max(PROOF, batch), *card.image_size), image, preprocess)
+    fed = as_fed(sample_images(max(PROOF, batch), *card.image_size), image, card.preprocess)
     names = list(dict.fromkeys(name for cut in cuts for name in cut.tensors))
-    cut = cut_at(sized, cuts, tensor_kinds(sized, names, {image.tensor: fed[:batch]}, open_graph))
+    kinds = tensor_kinds(sized, names, {image.tensor: fed[:batch]}, open_graph)
+    cut = cut_at(sized, cuts, kinds)
     sizes = [cut.dim for cut in cuts]
-    if way is None:
-        freed = free_batch(cut, fed[:PROOF], open_graph, sizes)
-        if freed.way == "one-by-one":
-            _log.warning(
-                "The network of %s works on one image at a time: %s.",
-                card.name,
-                "; ".join(freed.reasons),
-            )
-        model = freed.model
-    else:
-        model = freed_by(way, cut, fed[:batch], open_graph, sizes)
-    return fold_preprocess(model, image, preprocess)
+    if way is not None:
+        return image, freed_by(way, cut, fed[:batch], open_graph, sizes)
+    freed = free_batch(cut, fed[:PROOF], open_graph, sizes)
+    if freed.way == "one-by-one":
+        _log.warning(
+            "The network of %s works on one image at a time: %s.",
+            card.name,
+            "; ".join(freed.reasons),
+        )
+    return image, freed.model
 
 
 def prepared_files(card: Card) -> list[Path]:
@@ -229,12 +245,12 @@ def prepared_file(card: Card, open_graph: OpenGraph) -> Path:
             if note.read_bytes().strip() == sha256_file(path).encode():
                 return path
             _log.warning("The cached network %s is damaged; it is built anew.", path)
-        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise OutputError(
             f"The cache {str(path.parent)!r} cannot be used: {exc.strerror}.",
             hint=f"Choose a folder that can be written to: {CACHE_VARIABLE}=FOLDER.",
         ) from exc
+    make_folder(path.parent)
     from tlpipe.graph.io import write_model
 
     model = feature_network(card, full_network(card), open_graph)

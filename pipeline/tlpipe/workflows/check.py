@@ -1,0 +1,260 @@
+"""check: runs a backbone with its own last layer, so that a wrong preprocessing is seen.
+
+A wrong preprocessing raises no error and looks plausible; it only makes the network worse. So the
+network is run with its own classes, the way its card prepares images and, beside that, every other
+way that is common: on images whose classes it knows the right one stands out, and on any others its
+five likeliest classes can be read.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tlpipe.card import Card
+from tlpipe.catalogue import find_card
+from tlpipe.class_names import ClassNames, class_names
+from tlpipe.errors import CardError, SourceError
+from tlpipe.graph.io import write_model
+from tlpipe.presets import PRESETS, find_preprocess, preset
+from tlpipe.stages.backbone import OrtNetwork, open_graph
+from tlpipe.stages.source import Source
+from tlpipe.stages.weights import class_networks, full_network, resolved
+from tlpipe.types import Item, Preprocess, ProgressCallback
+from tlpipe.workflows.backbones import import_network
+from tlpipe.workflows.common import RunOptions, as_source, loader, run_over
+from tlpipe.workflows.network import BackboneOptions
+
+if TYPE_CHECKING:
+    from tlpipe.types import Float32Array
+
+TOP = 5
+MOST_SHOWN = 8
+MOST_IMAGES = 200
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a network does with one preprocessing.
+
+    Attributes
+    ----------
+    name : str
+        Of the preprocessing.
+    stated : bool
+        Whether it is the one that the card, the file or the user states.
+    count : int
+        Images that could be read.
+    top1, top5 : float or None
+        Share of the images whose class is the likeliest, or among the five likeliest; None where
+        their classes are not known.
+    confidence : float
+        Mean probability of the likeliest class.
+    guesses : dict of str to list of (str, float)
+        The likeliest classes of some images, by key.
+    """
+
+    name: str
+    stated: bool
+    count: int
+    top1: float | None
+    top5: float | None
+    confidence: float
+    guesses: dict[str, list[tuple[str, float]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What ``check_backbone`` found.
+
+    Attributes
+    ----------
+    backbone : str
+    classes : int
+        C of the network's own last layer.
+    labels : dict of str to str
+        Labels of the images and the network's classes they were taken for.
+    unknown : list of str
+        Labels that are no class of the network.
+    trials : list of Trial
+        The stated preprocessing first, where there is one.
+    verdict : str
+        What the figures say, in words.
+    """
+
+    backbone: str
+    classes: int
+    labels: dict[str, str]
+    unknown: list[str]
+    trials: list[Trial]
+    verdict: str
+
+
+def check_backbone(
+    backbone: str | Path | Card,
+    source: Source | str | Path,
+    *,
+    backbone_options: BackboneOptions | None = None,
+    options: RunOptions | None = None,
+    most: int = MOST_IMAGES,
+    progress: ProgressCallback | None = None,
+) -> CheckResult:
+    """Run a backbone with its own classes on images, with its preprocessing and with others.
+
+    Parameters
+    ----------
+    backbone : str, pathlib.Path or Card
+        As for ``find_backbone``; its preprocessing need not be known.
+    source : Source, str or pathlib.Path
+        Images. Where their labels are classes of the network (their number, WordNet identifier or
+        name), it is judged on them.
+    backbone_options : BackboneOptions, optional
+        As for ``find_backbone``; the preprocessing that is named takes the place of the stated one.
+    options : RunOptions, optional
+    most : int
+        Number of images to run at most, spread evenly over the source.
+    progress : callable, optional
+
+    Raises
+    ------
+    BackboneError
+        The network has no classes of its own, or cannot be used.
+    SourceError
+        The source cannot be listed, or no image of it can be read.
+    """
+    options = options or RunOptions()
+    card, stated = _card_and_preprocess(backbone, backbone_options or BackboneOptions())
+    source = as_source(source, None)
+    items = _spread(source, most)
+    full = full_network(card)
+    card = replace(card, output=resolved(card, full, open_graph))
+    ways = _ways(card, stated)
+    networks = class_networks(card, full, open_graph, [way for _, way in ways])
+    count = networks[0].graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    names = class_names(count)
+    truth = {label: names.find(label) for label in sorted({i.label for i in items if i.label})}
+    known = {label: number for label, number in truth.items() if number is not None}
+    trials = []
+    with tempfile.TemporaryDirectory(prefix="tlpipe-") as folder:
+        path = Path(folder) / "network.onnx"
+        for (name, way), model in zip(ways, networks, strict=True):
+            write_model(model, path)
+            network = OrtNetwork(path, options.device)
+            load = loader(card.image_size, way)
+            judged = [i for i in items if i.label in known] if known else items
+            outcomes = run_over(judged, len(judged), network, load, options, progress, "check")
+            rows = [
+                (outcome.item, outcome.values["probabilities"])
+                for outcome in outcomes
+                if outcome.reject is None
+            ]
+            if not rows:
+                raise SourceError(f"No image of {str(source.path)!r} could be read.")
+            trials.append(_trial(name, stated is not None and way == stated, rows, known, names))
+    return CheckResult(
+        backbone=card.name,
+        classes=count,
+        labels={label: names.names[number] for label, number in known.items()},
+        unknown=sorted(truth.keys() - known.keys()),
+        trials=trials,
+        verdict=_verdict(trials),
+    )
+
+
+def _card_and_preprocess(
+    backbone: str | Path | Card, options: BackboneOptions
+) -> tuple[Card, Preprocess | None]:
+    """A backbone's card, and the preprocessing to be judged, where one is stated."""
+    if not isinstance(backbone, Card) and str(backbone).lower().endswith(".onnx"):
+        card = import_network(Path(backbone), options)
+        return card, card.preprocess
+    card = backbone if isinstance(backbone, Card) else find_card(backbone)
+    if replace(options, preprocess=None) != BackboneOptions():
+        raise CardError(
+            f"The card of {card.name!r} states already what its layers and its input are.",
+            hint="Name a network (.onnx) instead, or leave out all but --preprocess.",
+        )
+    if options.preprocess is None:
+        return card, card.preprocess
+    return card, find_preprocess(options.preprocess, card.image_size)
+
+
+def _ways(card: Card, stated: Preprocess | None) -> list[tuple[str, Preprocess]]:
+    """The stated preprocessing first, then the presets that differ from it and fit the network."""
+    ways = [] if stated is None else [("as stated", stated)]
+    for name in PRESETS:
+        way = preset(name, card.image_size)
+        if stated is not None and stated.colour == "grey":
+            way = replace(way, colour="grey")
+            if len({*way.mean}) > 1:
+                continue
+        if card.input.dtype == "uint8" and not way.is_plain:
+            continue
+        if way != stated:
+            ways.append((name, way))
+        else:
+            ways[0] = (f"as stated: {name}", way)
+    return ways
+
+
+def _spread(source: Source, most: int) -> list[Item]:
+    """At most `most` items, evenly over the source."""
+    total = source.survey.count
+    step = max(total / most, 1.0)
+    wanted = {int(position * step) for position in range(min(most, total))}
+    return [item for number, item in enumerate(source.items()) if number in wanted]
+
+
+def _trial(
+    name: str,
+    stated: bool,
+    rows: Sequence[tuple[Item, Float32Array]],
+    known: dict[str, int],
+    names: ClassNames,
+) -> Trial:
+    order = [np.argsort(-values)[:TOP] for _, values in rows]
+    best = [float(values.max()) for _, values in rows]
+    top1 = top5 = None
+    if known:
+        truth = [known[str(item.label)] for item, _ in rows]
+        pairs = list(zip(order, truth, strict=True))
+        top1 = sum(guess[0] == k for guess, k in pairs) / len(pairs)
+        top5 = sum(k in guess for guess, k in pairs) / len(pairs)
+    shown = {
+        rows[at][0].key: [(names.names[k], float(rows[at][1][k])) for k in order[at]]
+        for at in _some(len(rows))
+    }
+    return Trial(name, stated, len(rows), top1, top5, sum(best) / len(best), shown)
+
+
+def _some(count: int) -> Iterator[int]:
+    """Positions of a few images, evenly spread."""
+    shown = min(count, MOST_SHOWN)
+    return (int(position * count / shown) for position in range(shown))
+
+
+def _verdict(trials: Sequence[Trial]) -> str:
+    """What the figures say of the stated preprocessing."""
+    judged = all(trial.top1 is not None for trial in trials)
+    if not judged:
+        return (
+            "The images' labels are no classes of the network: read the likeliest classes. A right"
+            " preprocessing names what is seen; mean probabilities alone prove nothing."
+        )
+    best = max(trials, key=lambda trial: trial.top1 or 0.0)
+    first = trials[0]
+    if not first.stated:
+        return f"{best.name!r} is the best of these: state it with --preprocess."
+    share, other = first.top1 or 0.0, best.top1 or 0.0
+    error = (max(share * (1 - share), 1e-9) / first.count) ** 0.5
+    if other - share <= 2 * error:
+        return "No other preprocessing is better by more than chance: the stated one seems right."
+    return (
+        f"{best.name!r} is better than the stated preprocessing by"
+        f" {100 * (other - share):.1f} points: the stated one is probably wrong."
+    )

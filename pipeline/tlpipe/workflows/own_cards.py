@@ -1,0 +1,253 @@
+"""own_cards: obtains the weights of the catalogue's backbones, and keeps a user's own cards."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from tlpipe.card import Card
+from tlpipe.card_text import card_text
+from tlpipe.catalogue import all_cards, find_card, shipped_cards
+from tlpipe.errors import CardError, OutputError
+from tlpipe.files import cache_dir, is_file, make_folder, move_whole, user_cards_dir, whole_file
+from tlpipe.stages.backbone import open_graph
+from tlpipe.stages.download import Expected, fetch_file
+from tlpipe.stages.download import download as fetch
+from tlpipe.stages.weights import (
+    downloaded_file,
+    prepared_file,
+    prepared_files,
+    pretrained_file,
+)
+from tlpipe.types import ProgressCallback
+from tlpipe.workflows.backbones import import_network
+from tlpipe.workflows.network import BackboneOptions
+
+
+@dataclass(frozen=True)
+class Added:
+    """A card that was added.
+
+    Attributes
+    ----------
+    card : Card
+    path : pathlib.Path
+        The card's file.
+    """
+
+    card: Card
+    path: Path
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What was removed.
+
+    Attributes
+    ----------
+    name : str
+    files : list of pathlib.Path
+    size_bytes : int
+        Of all of them.
+    """
+
+    name: str
+    files: list[Path]
+    size_bytes: int
+
+
+def pull_backbone(
+    name: str, *, source: str | Path | None = None, progress: ProgressCallback | None = None
+) -> Path:
+    """Obtain a backbone's weights, verified, and prepare the network.
+
+    Parameters
+    ----------
+    name : str
+        As for ``find_card``.
+    source : str or pathlib.Path, optional
+        The URL of a mirror, or the path of the file fetched by other means; its size and SHA-256
+        must be the card's.
+    progress : callable, optional
+
+    Returns
+    -------
+    pathlib.Path
+        The pretrained file.
+
+    Raises
+    ------
+    UnknownBackboneError
+        There is no such backbone.
+    DownloadError
+        The file cannot be had, or what arrives is another one.
+    WeightsError
+        The weights come with a Python package that is not installed, or with the card's own file.
+    BackboneError
+        The file is the published one, and cannot be used all the same.
+    """
+    card = find_card(name)
+    weights = card.weights
+    if weights.urls:
+        target = downloaded_file(card)
+        make_folder(target.parent)
+        expected = Expected(weights.size_bytes, weights.sha256)
+        if source is not None:
+            fetch_file(source, target, expected, progress)
+        else:
+            hint = (
+                "Where the network does not reach, fetch the file by other means and give it:"
+                f" tlpipe models pull {card.name} --from PATH_OR_URL. Its SHA-256 is"
+                f" {weights.sha256}."
+            )
+            fetch(weights.urls, target, expected, progress, hint=hint)
+    elif source is not None:
+        raise CardError(
+            f"The weights of {card.name!r} are not downloaded:"
+            + (
+                f" they come with the package {weights.package!r}."
+                if weights.package
+                else f" they are in {weights.file!r}."
+            ),
+            hint="Leave out --from.",
+        )
+    path = pretrained_file(card)
+    if card.preprocess is not None:
+        prepared_file(card, open_graph)
+    return path
+
+
+def add_backbone(
+    source: str | Path,
+    *,
+    name: str | None = None,
+    options: BackboneOptions | None = None,
+    overwrite: bool = False,
+    progress: ProgressCallback | None = None,
+) -> Added:
+    """Make a card for an ONNX file, so that it can be used by name.
+
+    Parameters
+    ----------
+    source : str or pathlib.Path
+        The path of an ONNX file, which stays where it is; or its URL, which is downloaded. The
+        checksum it has now is recorded, and asked for from then on.
+    name : str, optional
+        ``architecture.tag``, or an architecture alone for the tag "local"; by default the file's
+        name.
+    options : BackboneOptions, optional
+        What the file does not say.
+    overwrite : bool
+        Whether a card of the user's own with that name may be replaced.
+    progress : callable, optional
+
+    Raises
+    ------
+    UndecidedError
+        The network does not tell which layer is its last; the message lists the candidates.
+    CardError
+        Its preprocessing is nowhere stated, or the name makes no sense.
+    BackboneError
+        The file cannot be used.
+    OutputError
+        There is such a card already, or it cannot be written.
+    """
+    options = options or BackboneOptions()
+    url = str(source) if re.match(r"https?://", str(source)) else ""
+    stem = Path(unquote(urlsplit(url).path)).name if url else Path(source).name
+    if url and not stem.lower().endswith(".onnx"):
+        raise CardError(
+            f"The address {url!r} does not end in the name of an ONNX file.",
+            hint="Download the file and add its path.",
+        )
+    full_name = _name(name, stem)
+    target = _card_path(full_name, overwrite)
+    path = _downloaded(url, stem, progress) if url else Path(source)
+    card = replace(import_network(path, options), name=full_name)
+    _ = card.arithmetic  # raises where it is nowhere stated
+    if url:
+        weights = replace(card.weights, urls=(url,), file=stem)
+        card = replace(card, weights=weights, origin=url)
+        settled = downloaded_file(card)
+        if settled != path:
+            make_folder(settled.parent)
+            move_whole(path, settled)
+    else:
+        card = replace(card, origin=str(path.resolve()))
+    card = Card.from_dict(card.to_dict(), f"The card made for {full_name!r}")
+    prepared_file(card, open_graph)
+    make_folder(target.parent)
+    with whole_file(target) as temporary:
+        temporary.write_text(card_text(card), encoding="utf-8")
+    return Added(card, target)
+
+
+def remove_backbone(name: str) -> Removed:
+    """Remove a user's own card, and what was downloaded and prepared for a backbone.
+
+    A card of tlpipe's own stays: only its downloaded and prepared files go. So does a network that
+    a user's card refers to by its path.
+
+    Raises
+    ------
+    UnknownBackboneError
+        There is no such backbone.
+    OutputError
+        A file cannot be removed.
+    """
+    card = find_card(name)
+    files = prepared_files(card)
+    own = card.name not in shipped_cards()
+    if own:
+        files.append(user_cards_dir() / f"{card.name}.toml")
+    others = [c for c in all_cards().values() if c.name != card.name]
+    shared = any(c.weights.sha256 == card.weights.sha256 for c in others)
+    if card.weights.urls and not shared:
+        folder = downloaded_file(card).parent
+        files += sorted(folder.glob("*")) + sorted(folder.glob(".*.part*"))
+    found = list(dict.fromkeys(path for path in files if is_file(path)))
+    size = sum(path.stat().st_size for path in found)
+    for path in found:
+        try:
+            path.unlink()
+        except OSError as exc:
+            raise OutputError(f"{str(path)!r} cannot be removed: {exc.strerror}.") from exc
+    return Removed(card.name, found, size)
+
+
+def _name(name: str | None, file: str) -> str:
+    stem = name or re.sub(r"[^a-z0-9_-]+", "-", PurePosixPath(file).stem.lower()).strip("-_")
+    full = stem if "." in stem else f"{stem or 'network'}.local"
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*\.[a-z0-9][a-z0-9_.-]*", full):
+        raise CardError(
+            f"The name {name!r} makes no sense.",
+            hint="Use architecture.tag, in lower case: resnet50.mine, for example.",
+        )
+    return full
+
+
+def _card_path(name: str, overwrite: bool) -> Path:
+    path = user_cards_dir() / f"{name}.toml"
+    if name in shipped_cards():
+        raise OutputError(
+            f"The name {name!r} is that of a backbone that comes with tlpipe.",
+            hint="Choose another one with --name.",
+        )
+    if is_file(path) and not overwrite:
+        raise OutputError(
+            f"There is a card {name!r} already: {str(path)!r}.",
+            hint="Choose another one with --name, or replace it with --overwrite.",
+        )
+    return path
+
+
+def _downloaded(url: str, file: str, progress: ProgressCallback | None) -> Path:
+    """The file of a URL, under its own name in a folder for that URL alone."""
+    folder = hashlib.sha256(url.encode()).hexdigest()[:16]
+    target = cache_dir() / "weights" / "new" / folder / file
+    make_folder(target.parent)
+    fetch_file(url, target, Expected(), progress)
+    return target
