@@ -10,7 +10,7 @@ Three ways, in this order; the first that is *proved* is taken:
 3. ``one-by-one``: the network stays as it is and becomes the body of a ``Scan`` over the images.
    That is always right, and as fast as running them one at a time. Networks that quantise their
    activations as they run always take this way: they use one scale for a whole batch, so that an
-   image's embedding would depend on its neighbours.
+   image's embedding would depend on its neighbours. So do those that choose a branch by the image.
 
 The proof: four images, all different, one at a time through the network as it was, operator by
 operator, must give what they give as a batch of four, and the first as a batch of one, optimised as
@@ -30,7 +30,7 @@ from onnx import TensorProto, helper
 from tlpipe.errors import BackboneError
 from tlpipe.graph import OWN_PREFIX
 from tlpipe.graph.axis import Stuck
-from tlpipe.graph.index import opset_of
+from tlpipe.graph.index import Index, all_nodes, opset_of
 from tlpipe.graph.io import runnable
 from tlpipe.graph.references import inlined
 from tlpipe.graph.rewrite import rewritten
@@ -101,9 +101,9 @@ def free_batch(
     tolerance = _tolerance(model)
     reasons: list[str] = []
     ways: list[Way] = ["as-is", "rewritten", "one-by-one"]
-    if any(node.op_type in _PER_BATCH_SCALES for node in model.graph.node):
+    if together := _together(model):
         ways = ["one-by-one"]
-        reasons.append("it scales its activations by the batch")
+        reasons.append(together)
     for way in ways:
         try:
             freed = freed_by(way, model, images[:batch], open_graph, sizes)
@@ -206,6 +206,16 @@ def _difference(
             return float("inf")
         worst = max(worst, error / largest if error else 0.0)
     return worst
+
+
+def _together(model: onnx.ModelProto) -> str:
+    """Why images could not be told from their neighbours in a batch, whatever a proof says; ""."""
+    if any(node.op_type in _PER_BATCH_SCALES for node in all_nodes(model.graph)):
+        return "it scales its activations by the batch"
+    index = Index(model.graph)
+    if any(node.op_type == "If" and index.is_data(node.input[0]) for node in index.nodes):
+        return "it takes branches by what is in the images"
+    return ""
 
 
 def _tolerance(model: onnx.ModelProto) -> float:
