@@ -106,7 +106,7 @@ def free_batch(
         reasons.append(together)
     for way in ways:
         try:
-            freed = freed_by(way, model, images[:batch], open_graph, sizes)
+            freed = freed_by(way, model, _filled(images, batch), open_graph, sizes)
         except Stuck as stuck:
             reasons.append(f"{way}: {stuck}")
             continue
@@ -181,9 +181,14 @@ def _one_by_one(
     found = []
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
-        filled = np.concatenate([part] * -(-batch // len(part)))[:batch]
-        found.append([array[: len(part)] for array in run({name: filled}, outputs)])
+        arrays = run({name: _filled(part, batch)}, outputs)
+        found.append([array[: len(part)] for array in arrays])
     return [np.concatenate(arrays) for arrays in zip(*found, strict=True)]
+
+
+def _filled(images: Any, batch: int) -> Any:
+    """As many images as a network takes at a time: the first, or all of them again and again."""
+    return np.concatenate([images] * -(-batch // len(images)))[:batch]
 
 
 def _difference(
