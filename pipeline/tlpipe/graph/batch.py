@@ -1,21 +1,19 @@
 """Frees the batch axis: a network that was written for one image takes any number of them.
 
-Three ways, in this order; the first that is *proved* is taken:
+Three ways, in this order; the first that is *proved* (``proof``) is taken:
 
 1. ``as-is``: the sizes that the file states are made symbolic, and nothing else is done. Enough for
    most convolutional networks, and for files that take any batch already (which is proved as well:
    some say so and do not).
 2. ``rewritten``: the batch is followed through the graph (``axes``), and every constant that fixes
    it is replaced: the targets of reshapes and expansions, class tokens that were stored once.
-3. ``one-by-one``: the network stays as it is and becomes the body of a ``Scan`` over the images.
-   That is always right, and as fast as running them one at a time. Networks that quantise their
-   activations as they run always take this way: they use one scale for a whole batch, so that an
-   image's embedding would depend on its neighbours.
+3. ``one-by-one``: the network stays as it is and becomes the body of a loop over the images
+   (``scan``). That is always right, and as fast as running them one at a time. Networks that
+   quantise their activations as they run always take this way: they use one scale for a whole
+   batch, so that an image's embedding would depend on its neighbours. So do those that choose a
+   branch by the image.
 
-The proof: four images, all different, one at a time through the network as it was, must give what
-they give as a batch of four, and the first as a batch of one. Then once more, optimised as the
-network will be later: a batch of four against four single images, and against the network as it
-was.
+Takes and gives ``onnx.ModelProto``.
 """
 
 from __future__ import annotations
@@ -24,39 +22,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
 from tlpipe.errors import BackboneError
-from tlpipe.graph import OWN_PREFIX
 from tlpipe.graph.axis import Stuck
-from tlpipe.graph.index import opset_of
-from tlpipe.graph.io import runnable
-from tlpipe.graph.references import inlined
+from tlpipe.graph.index import Index, all_nodes
+from tlpipe.graph.proof import alone, filled, fixed_batch, prove
 from tlpipe.graph.rewrite import rewritten
-from tlpipe.graph.tidy import converted
+from tlpipe.graph.scan import BATCH_PREFIX, SCAN, scanned
 from tlpipe.graph.trace import Trace
 
 if TYPE_CHECKING:
     from tlpipe.types import OpenGraph
 
-BATCH_PREFIX = f"{OWN_PREFIX}batch/"
-"""Start of the name of everything that is added to free the batch."""
-
-_SCAN = f"{BATCH_PREFIX}scan"
-
-_SCAN_OPSET = 9  # a Scan without a batch axis of its own, over any number of steps
-
 Way = Literal["as-is", "rewritten", "one-by-one"]
 
-_FINE = 2e-4
-# An optimised graph computes the same function in another order; quantised ones with other
-# rounding, which deep networks may amplify. More than this is an error of the optimiser.
-_GROSS, _GROSS_COARSE = 0.05, 0.5
-
 _PER_BATCH_SCALES = frozenset("DynamicQuantizeLinear DynamicQuantizeMatMul".split())
-_COARSE = frozenset("QuantizeLinear QLinearConv QLinearMatMul QGemm MatMulNBits MatMulBnb4".split())
 
 
 @dataclass(frozen=True)
@@ -88,8 +70,8 @@ def free_batch(
     ----------
     model : onnx.ModelProto
         With one input; each output's first axis is the batch. Not changed.
-    images : array (4, ...)
-        Four different images as that input takes them.
+    images : array (B, ...)
+        Some different images as that input takes them.
     open_graph : OpenGraph
     sizes : sequence of int
         Width of each output.
@@ -99,18 +81,16 @@ def free_batch(
     BackboneError
         The network cannot be run, or fails even one image at a time.
     """
-    batch = fixed_batch(model) or 1
-    expected = _one_by_one(model, images, open_graph, batch)
-    tolerance = _tolerance(model)
+    expected = alone(model, images, open_graph)
     reasons: list[str] = []
     ways: list[Way] = ["as-is", "rewritten", "one-by-one"]
-    if any(node.op_type in _PER_BATCH_SCALES for node in model.graph.node):
+    if together := _together(model):
         ways = ["one-by-one"]
-        reasons.append("it scales its activations by the batch")
+        reasons.append(together)
     for way in ways:
         try:
-            freed = freed_by(way, model, images[:batch], open_graph, sizes)
-            error = _proof(freed, images, expected, open_graph, tolerance)
+            freed = freed_by(way, model, images, open_graph, sizes)
+            error = prove(freed, images, expected, open_graph)
         except Stuck as stuck:
             reasons.append(f"{way}: {stuck}")
         except BackboneError as exc:
@@ -121,47 +101,6 @@ def free_batch(
         f"The network cannot be made to take any number of images: {'; '.join(reasons)}.",
         hint="Export it with a dynamic batch axis.",
     )
-
-
-def _proof(
-    freed: onnx.ModelProto,
-    images: Any,
-    expected: Sequence[Any],
-    open_graph: OpenGraph,
-    tolerance: float,
-) -> float:
-    """Largest difference found, relative to the largest value.
-
-    Raises
-    ------
-    Stuck
-        It is too large.
-    BackboneError
-        The network cannot be run.
-    """
-    ready = runnable(freed)
-    name = freed.graph.input[0].name
-    outputs = [value.name for value in freed.graph.output]
-    first = [array[:1] for array in expected]
-    run = open_graph(ready.content, ready.folder)
-    error = max(
-        _difference(run({name: images}, outputs), expected, expected),
-        _difference(run({name: images[:1]}, outputs), first, expected),
-    )
-    if error > tolerance:
-        raise Stuck(f"a batch gives other values ({error:.1g} of the largest)")
-    del run  # and its memory
-    run = open_graph(ready.content, ready.folder, optimised=True)
-    whole = run({name: images}, outputs)
-    singles = [run({name: image[np.newaxis]}, outputs) for image in images]
-    joined = [np.concatenate(arrays) for arrays in zip(*singles, strict=True)]
-    error = max(error, _difference(whole, joined, joined))
-    if error > tolerance:
-        raise Stuck(f"a batch gives other values once optimised ({error:.1g} of the largest)")
-    gross = _difference(whole, expected, None)
-    if gross > (_GROSS_COARSE if tolerance > _FINE else _GROSS):
-        raise Stuck(f"ONNX Runtime's optimisation changes the values ({gross:.1g} of the largest)")
-    return error
 
 
 def freed_by(
@@ -175,7 +114,7 @@ def freed_by(
         It cannot be freed in that way.
     """
     if way == "one-by-one":
-        return _scanned(model, sizes)
+        return scanned(model, sizes)
     freed = onnx.ModelProto()
     freed.CopyFrom(model)
     del freed.graph.value_info[:]
@@ -183,119 +122,29 @@ def freed_by(
     for value, size in zip(freed.graph.output, sizes, strict=True):
         value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, ["N", size]))
     if way == "rewritten":
-        trace = Trace(model, {model.graph.input[0].name: images}, open_graph)
-        freed = rewritten(freed, trace, len(images), BATCH_PREFIX)
+        batch = fixed_batch(model) or 1
+        feeds = {model.graph.input[0].name: filled(images, batch)}
+        freed = rewritten(freed, Trace(model, feeds, open_graph), batch, BATCH_PREFIX)
     return freed
 
 
 def way_of(model: onnx.ModelProto) -> Way:
     """The way in which a prepared network, or a classifier made from one, was freed."""
-    if any(node.name == _SCAN for node in model.graph.node):
+    if any(node.name == SCAN for node in model.graph.node):
         return "one-by-one"
     names = [tensor.name for tensor in model.graph.initializer]
     names += [node.name for node in model.graph.node]
     return "rewritten" if any(name.startswith(BATCH_PREFIX) for name in names) else "as-is"
 
 
-def fixed_batch(model: onnx.ModelProto) -> int:
-    """Batch size that a network's input states; 0 where it is free."""
-    return int(model.graph.input[0].type.tensor_type.shape.dim[0].dim_value)
-
-
-def _one_by_one(
-    model: onnx.ModelProto, images: Any, open_graph: OpenGraph, batch: int
-) -> list[Any]:
-    """Outputs of the network as it is, for batches of the size it states."""
-    ready = runnable(model)
-    run = open_graph(ready.content, ready.folder)
-    name = model.graph.input[0].name
-    outputs = [value.name for value in model.graph.output]
-    found = []
-    for start in range(0, len(images), batch):
-        part = images[start : start + batch]
-        filled = np.concatenate([part] * -(-batch // len(part)))[:batch]
-        found.append([array[: len(part)] for array in run({name: filled}, outputs)])
-    return [np.concatenate(arrays) for arrays in zip(*found, strict=True)]
-
-
-def _difference(
-    found: Sequence[Any], expected: Sequence[Any], scale: Sequence[Any] | None
-) -> float:
-    """Largest difference relative to the largest value of `scale`.
-
-    Infinite where it is more than a twentieth of how much images differ: else a mixing of images
-    could hide behind a large part that all of them share. Without `scale` that is not looked at.
-    """
-    worst = 0.0
-    for ours, theirs, whole in zip(found, expected, scale or expected, strict=True):
-        if ours.shape != theirs.shape or not np.isfinite(ours).all():
-            return float("inf")
-        error = float(np.abs(ours.astype(np.float64) - theirs).max(initial=0.0))
-        spread = float(np.ptp(whole.astype(np.float64), axis=0).max(initial=0.0))
-        if scale is not None and error > 0.05 * spread:
-            return float("inf")
-        largest = float(np.abs(whole).max(initial=0.0))
-        worst = max(worst, error / largest if error else 0.0)
-    return worst
-
-
-def _tolerance(model: onnx.ModelProto) -> float:
-    """Largest difference that comes from another order of the same sums."""
-    halves = any(t.data_type == TensorProto.FLOAT16 for t in model.graph.initializer)
-    kind = model.graph.input[0].type.tensor_type.elem_type
-    coarse = any(node.op_type in _COARSE for node in model.graph.node)
-    return 1e-2 if halves or coarse or kind == TensorProto.FLOAT16 else _FINE
-
-
-def _scanned(model: onnx.ModelProto, sizes: Sequence[int]) -> onnx.ModelProto:
-    """The network as the body of a Scan over the images."""
-    if fixed_batch(model) > 1:
-        raise Stuck(f"it takes batches of {fixed_batch(model)}")
-    if opset_of(model) < _SCAN_OPSET:
-        model = converted(model, _SCAN_OPSET)
-    scanned = onnx.ModelProto()
-    scanned.CopyFrom(model)
-    (image,) = model.graph.input
-    kind = image.type.tensor_type.elem_type
-    sides = [d.dim_value or d.dim_param or None for d in image.type.tensor_type.shape.dim[1:]]
-    row = f"{BATCH_PREFIX}image"
-    body = onnx.GraphProto(name=f"{BATCH_PREFIX}body")
-    body.input.append(helper.make_tensor_value_info(row, kind, sides))
-    opset = opset_of(model)
-    first = f"{BATCH_PREFIX}first"
-
-    def rank(op: str, source: str, target: str) -> onnx.NodeProto:
-        """Add or drop the first axis."""
-        if opset < 13:
-            return helper.make_node(op, [source], [target], name=f"{target}/{op}", axes=[0])
-        return helper.make_node(op, [source, first], [target], name=f"{target}/{op}")
-
-    body.node.append(rank("Unsqueeze", row, image.name))
-    body.node.extend(model.graph.node)
-    # Weights outside of the body would not be prepared for fast kernels by ONNX Runtime.
-    body.initializer.extend(inlined(tensor) for tensor in model.graph.initializer)
-    if opset >= 13:
-        body.initializer.append(helper.make_tensor(first, TensorProto.INT64, [1], [0]))
-    # A name may be used once, inside and outside together: the outputs' are used outside.
-    inner = {value.name: f"{BATCH_PREFIX}inner/{value.name}" for value in model.graph.output}
-    for node in body.node:
-        for names in (node.input, node.output):
-            names[:] = [inner.get(name, name) for name in names]
-    for field in ("node", "initializer", "input", "output", "value_info"):
-        scanned.graph.ClearField(field)
-    for value, size in zip(model.graph.output, sizes, strict=True):
-        single = f"{BATCH_PREFIX}single/{value.name}"
-        body.node.append(rank("Squeeze", inner[value.name], single))
-        body.output.append(helper.make_tensor_value_info(single, TensorProto.FLOAT, [size]))
-        scanned.graph.output.append(
-            helper.make_tensor_value_info(value.name, TensorProto.FLOAT, ["N", size])
-        )
-    outer = f"{BATCH_PREFIX}images"
-    scanned.graph.input.append(helper.make_tensor_value_info(outer, kind, ["N", *sides]))
-    scanned.graph.node.append(
-        helper.make_node("Scan", [outer], list(inner), name=_SCAN, body=body, num_scan_inputs=1)
-    )
-    return scanned
+def _together(model: onnx.ModelProto) -> str:
+    """Why images could not be told from their neighbours in a batch, whatever a proof says; ""."""
+    if any(node.op_type in _PER_BATCH_SCALES for node in all_nodes(model.graph)):
+        return "it scales its activations by the batch"
+    index = Index(model.graph)
+    if any(node.op_type == "If" and index.is_data(node.input[0]) for node in index.nodes):
+        return "it takes branches by what is in the images"
+    return ""
 
 
 def _first_line(exc: BackboneError) -> str:

@@ -172,6 +172,8 @@ def judge(walk: Walk) -> tuple[str, str]:
     for kind in ("softmax", "sigmoid", "argmax"):
         if kind in walk.passed:
             return "classifier", f"it passes a {kind}"
+    if count == 1:
+        return "classifier", "one number for each image is a score, not an embedding"
     if count in _USUAL_COUNTS and set(layer.kernel) <= {1}:
         return "classifier", f"{count:,} is a usual number of classes"
     inner = count % 16 == 0 and count >= 32  # a width that layers inside of networks have

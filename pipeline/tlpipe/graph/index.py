@@ -5,7 +5,7 @@ Takes an ``onnx.ModelProto``, gives look-ups. Never runs anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 import onnx
@@ -82,6 +82,15 @@ def reads(node: onnx.NodeProto) -> set[str]:
                 made.update(inner.output)
             names |= {value.name for value in subgraph.output} - made
     return names
+
+
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Nodes of a graph, those of its subgraphs included."""
+    for node in graph.node:
+        yield node
+        for entry in node.attribute:
+            for subgraph in (entry.g, *entry.graphs):
+                yield from all_nodes(subgraph)
 
 
 def attribute(node: onnx.NodeProto, name: str, default: object = None) -> object:

@@ -19,7 +19,7 @@ from onnx import helper
 
 from tlpipe.errors import BackboneError
 from tlpipe.graph import OWN_PREFIX
-from tlpipe.graph.index import Index
+from tlpipe.graph.index import Index, attribute
 from tlpipe.graph.io import runnable
 from tlpipe.graph.references import array_of
 
@@ -29,8 +29,19 @@ if TYPE_CHECKING:
 # Their outputs are (or may be) no tensors, and have no shape.
 _NO_TENSORS = frozenset(
     "SequenceConstruct SequenceEmpty SequenceInsert SequenceErase SplitToSequence SequenceMap"
-    " Optional OptionalGetElement If Loop".split()
+    " Optional OptionalGetElement".split()
 )
+
+
+class _Shapes(dict[str, tuple[int, ...]]):
+    """Shapes by name; asking for one that is not known is an error that says so."""
+
+    def __missing__(self, name: str) -> tuple[int, ...]:
+        raise BackboneError(
+            f"The shape of the tensor {name!r} is not known: it comes from a branch or a loop that"
+            " does not state what it gives.",
+            hint="Name a tensor before it with --layer NAME; or export the network without it.",
+        )
 
 
 class Trace(Index):
@@ -49,7 +60,7 @@ class Trace(Index):
         self.model = model
         self._open = open_graph
         self._values: dict[str, Any] = {}
-        self.shapes = {name: tuple(array.shape) for name, array in feeds.items()}
+        self.shapes = _Shapes({name: tuple(array.shape) for name, array in feeds.items()})
         self.shapes |= {t.name: tuple(t.dims) for t in model.graph.initializer}
         self.shapes |= self._run(feeds)
 
@@ -58,7 +69,7 @@ class Trace(Index):
             name
             for node in self.nodes
             if node.op_type not in _NO_TENSORS
-            for name in node.output
+            for name in _tensors_of(node)
             if name
         ]
         observed = onnx.ModelProto()
@@ -110,3 +121,17 @@ class Trace(Index):
         part.graph.output.append(onnx.ValueInfoProto(name=name))
         ready = runnable(part)
         return self._open(ready.content, ready.folder)({}, [name])[0]
+
+
+def _tensors_of(node: onnx.NodeProto) -> list[str]:
+    """Outputs of a node that are tensors: all, but that of a branch may be anything."""
+    if node.op_type not in ("If", "Loop"):
+        return list(node.output)
+    body = attribute(node, "then_branch" if node.op_type == "If" else "body")
+    assert isinstance(body, onnx.GraphProto)
+    inner = list(body.output)[0 if node.op_type == "If" else 1 :]  # a loop's first says "go on"
+    return [
+        name
+        for name, value in zip(node.output, inner, strict=False)
+        if value.type.HasField("tensor_type")
+    ]

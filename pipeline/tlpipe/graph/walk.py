@@ -111,8 +111,6 @@ def walk_back(trace: Trace, output: str, batch: int) -> Walk:
     else:
         raise Stop(f"its shape {list(shape)} does not start with the batch")
     walk.layers = _Walker(trace, batch, walk).go(output, walk.classes)
-    if walk.classes < 2 and not walk.is_scored:
-        raise Stop("it holds one number per image")
     if trace.shapes.get(walk.scores, ())[:1] != (batch,):
         walk.scores = ""
     return walk
