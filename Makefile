@@ -5,12 +5,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCE ?=
+NETWORK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check format bench clean
+.PHONY: help demo test lint types check format bench bench-import clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # The environment of a user (for the demonstration), and with it that of a developer. A stamp is
 # newer than pyproject.toml when what it asks for is installed.
@@ -50,6 +51,9 @@ format: $(VENV)/.developer ## correct style and format where that can be done fo
 bench: $(VENV)/.developer ## measure embedding against the machine's limit: make bench SOURCE=folder
 	@test -n "$(SOURCE)" || { echo "Name a folder of images: make bench SOURCE=folder" >&2; exit 2; }
 	$(BIN)/python tests/benchmarks/embed_rate.py $(SOURCE)
+
+bench-import: $(VENV)/.developer ## measure what taking an ONNX file as a backbone costs: [NETWORK=file]
+	$(BIN)/python tests/benchmarks/import_cost.py $(NETWORK)
 
 clean: ## remove the environment and all caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

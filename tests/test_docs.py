@@ -8,12 +8,14 @@ import shutil
 import tomllib
 from pathlib import Path
 
+import onnx
 import pytest
 from click.testing import CliRunner
 
-from conftest import write_classes
+from conftest import tiny_network, write_classes
 from tlpipe.card import Card
 from tlpipe.cli.main import cli
+from tlpipe.files import CARDS_VARIABLE
 from tlpipe.stages.source import open_source
 
 ROOT = Path(__file__).parents[1]
@@ -31,9 +33,11 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_classes(folder / "photos", 8)
     write_classes(folder / "other-photos", 3, seed=700)
     write_classes(folder / "new-photos", 2, seed=500)
+    onnx.save(tiny_network(), folder / "mynet.onnx")
     shutil.move(next((folder / "new-photos").rglob("*.png")), folder / "photo.jpg")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setenv(CARDS_VARIABLE, str(folder / "cards"))
         for block in blocks(README, "sh"):
             for line in block.splitlines():
                 if line.startswith("tlpipe "):

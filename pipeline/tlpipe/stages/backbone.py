@@ -135,7 +135,7 @@ def open_graph(content: bytes, folder: str, *, optimised: bool = False) -> RunGr
     folder : str
         Where its external data are; they are mapped, not copied.
     optimised : bool
-        Whether to run it as ``OrtNetwork`` would, rather than operator by operator.
+        Whether to fuse operators, as ``OrtNetwork`` does.
 
     Raises
     ------
@@ -146,9 +146,13 @@ def open_graph(content: bytes, folder: str, *, optimised: bool = False) -> RunGr
     options.log_severity_level = 4
     # Looking at a shape comes first, so that a tensor is let go as soon as it can be.
     options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
-    if not optimised:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.add_session_config_entry("session.disable_prepacking", "1")  # a copy of the weights
+    # All of its fusions, where optimised; but not the layouts of weights that it adds at its last
+    # level, which would hold them in memory twice more.
+    level = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = (
+        level.ORT_ENABLE_EXTENDED if optimised else level.ORT_DISABLE_ALL
+    )
+    options.add_session_config_entry("session.disable_prepacking", "1")  # a copy of the weights
     if folder:
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", folder
