@@ -152,6 +152,15 @@ def facts_of(tensor: TensorProto) -> dict[str, str]:
     return {entry.key: entry.value for entry in tensor.external_data}
 
 
+def is_utf8(name: str) -> bool:
+    """Whether a file's name can stand in a protocol buffer: on Linux it may be any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def without_data(tensor: TensorProto) -> TensorProto:
     """Name, type and shape of a tensor alone."""
     bare = TensorProto()
