@@ -128,7 +128,8 @@ def feed(model: onnx.ModelProto, count: int = 4, side: int = SIZE, name: str = "
     initializers = {tensor.name for tensor in model.graph.initializer}
     values = [v for v in model.graph.input if v.name not in initializers]
     value = next(v for v in values if not name or v.name == name)
-    sizes = [dim.dim_value or side for dim in value.type.tensor_type.shape.dim][1:]
+    stated = [dim.dim_value for dim in value.type.tensor_type.shape.dim][1:]
+    sizes = [size if size > 0 else side for size in stated]
     dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
     rng = np.random.default_rng(11)
     images = rng.normal(rng.normal(0, 1, (count, 1, 1, 1)), 1, (count, *sizes))
@@ -137,16 +138,29 @@ def feed(model: onnx.ModelProto, count: int = 4, side: int = SIZE, name: str = "
     return images.astype(dtype)
 
 
-def evaluated(model: onnx.ModelProto, tensors: Sequence[str], images: FloatArray) -> list[Any]:
+def evaluated(
+    model: onnx.ModelProto, tensors: Sequence[str], images: FloatArray, name: str = ""
+) -> list[Any]:
     """Tensors of the whole network for each image, computed one at a time."""
     whole = tidied(model)
-    name = next(v.name for v in whole.graph.input)
-    stated = whole.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
+    value = next(v for v in whole.graph.input if not name or v.name == name)
+    others = {
+        other.name: np.zeros([max(1, d.dim_value) for d in other.type.tensor_type.shape.dim], "f4")
+        for other in whole.graph.input
+        if other is not value
+    }
+    name, dims = value.name, value.type.tensor_type.shape.dim
+    stated = dims[0].dim_value or 1
+    for dim, size in zip(list(dims)[1:], images.shape[1:], strict=True):
+        dim.dim_value = size
     del whole.graph.output[:]
     whole.graph.output.extend(onnx.ValueInfoProto(name=tensor) for tensor in tensors)
     run = open_graph(whole.SerializeToString(), "")
     rows = [
-        [array[:1] for array in run({name: np.concatenate([image[None]] * stated)}, tensors)]
+        [
+            array[:1]
+            for array in run({name: np.concatenate([image[None]] * stated), **others}, tensors)
+        ]
         for image in images
     ]
     return [np.concatenate(arrays) for arrays in zip(*rows, strict=True)]
@@ -204,8 +218,9 @@ def checked(
     assert (walk.classes if walk else None) == classes, found.decision.reason
     assert (feature.tensors, feature.pooling) == (tensors, pooling)
     assert found.freed.way == way, found.freed.reasons
-    images = feed(model, side=found.image.height)
-    parts = evaluated(model, list(truth) or list(tensors), images)
+    image = found.image.tensor
+    images = feed(model, side=found.image.height, name=image)
+    parts = evaluated(model, list(truth) or list(tensors), images, image)
     expected = np.concatenate([as_vector(part, pooling) for part in parts], axis=1)
     ours = embed(found, images)
     assert ours.dtype == np.float32

@@ -82,10 +82,16 @@ def _nodes(model: onnx.ModelProto) -> Counter[bytes]:
 def _all_digests(model: onnx.ModelProto) -> dict[str, str]:
     digests: dict[str, str] = {}
     for name, tensor in _tensors(model.graph):
-        array = array_of(tensor)
         start = f"{tensor.data_type}:{tuple(tensor.dims)}:".encode()
-        digests[name] = hashlib.sha256(start + array.tobytes()).hexdigest()
+        digests[name] = hashlib.sha256(start + _elements(tensor)).hexdigest()
     return digests
+
+
+def _elements(tensor: onnx.TensorProto) -> bytes:
+    """Elements of a tensor, little-endian; a text is preceded by its length."""
+    if tensor.data_type == onnx.TensorProto.STRING:
+        return b"".join(b"%d:%b" % (len(text), text) for text in tensor.string_data)
+    return array_of(tensor).tobytes()
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:

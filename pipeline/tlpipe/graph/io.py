@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto, helper
 
 from tlpipe.errors import BackboneError
 from tlpipe.files import is_file
 from tlpipe.graph import wire
-from tlpipe.graph.references import facts_of, references, resolve, without_data
+from tlpipe.graph.references import facts_of, is_utf8, references, resolve, without_data
 
 _LIMIT = 2**31 - 1  # bytes of one protocol buffer
 _BLOCK = 1 << 24
@@ -46,15 +46,37 @@ def load_model(path: Path) -> onnx.ModelProto:
             mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
             memoryview(mapped) as buffer,
         ):
-            content = wire.skeleton(buffer, str(path.resolve()))
+            # A reference cannot hold a name that is no UTF-8: then all is read.
+            location = str(path.resolve())
+            content = wire.skeleton(buffer, location) if is_utf8(location) else bytes(buffer)
         model = onnx.ModelProto()
         model.ParseFromString(content)
     except (OSError, DecodeError, ValueError) as exc:
         raise BackboneError(f"{where} cannot be read as an ONNX model: {exc}.") from exc
     if not model.graph.node:
         raise BackboneError(f"{where} is no ONNX model: it holds no node.")
+    if (name := _no_text(model)) is not None:
+        raise BackboneError(f"{where} is damaged: the name {name!r} in it is no UTF-8.")
     resolve(model, path)
     return model
+
+
+def _no_text(message: Message) -> bytes | None:
+    """The first name in a message that is no UTF-8, which protobuf gives as bytes; else None."""
+    for field, value in message.ListFields():
+        if field.name in ("doc_string", "metadata_props"):  # for readers; may be anything
+            continue
+        if field.type == field.TYPE_MESSAGE:
+            parts = [value] if isinstance(value, Message) else value
+            found = next((bad for part in parts if (bad := _no_text(part)) is not None), None)
+        elif field.type == field.TYPE_STRING:
+            names = [value] if isinstance(value, (str, bytes)) else value
+            found = next((name for name in names if isinstance(name, bytes)), None)
+        else:
+            continue
+        if found is not None:
+            return found
+    return None
 
 
 def write_model(model: onnx.ModelProto, path: Path) -> None:
@@ -122,7 +144,7 @@ def check(model: onnx.ModelProto) -> None:
     )
     try:
         onnx.checker.check_model(apart)
-    except onnx.checker.ValidationError as exc:
+    except (onnx.checker.ValidationError, UnicodeDecodeError) as exc:  # of what it would cite
         reason = str(exc).strip().splitlines()[0]
         if "No Op registered" in reason:  # one of ONNX Runtime's own, listed as one of ONNX's
             return

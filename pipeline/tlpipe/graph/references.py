@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tlpipe.errors import BackboneError
+from tlpipe.files import is_file
 from tlpipe.graph import wire
 
 
@@ -106,7 +107,16 @@ def _checked(tensor: TensorProto, facts: Mapping[str, str], path: Path) -> dict[
     where = f"{str(path)!r} keeps the tensor {tensor.name!r} in {facts.get('location', '')!r}"
     folder = path.resolve().parent
     location = Path(facts.get("location", ""))
-    file = (folder / location).resolve()
+    try:
+        file = (folder / location).resolve()
+        size = file.stat().st_size if is_file(file) else -1
+    except (OSError, ValueError):  # a name that is too long, or holds a zero
+        file, size = folder / location, -1
+    if not is_utf8(str(folder)):
+        raise BackboneError(
+            f"{where}, and the name of its folder is no UTF-8.",
+            hint="Rename the folder, or move both files to another.",
+        )
     if location.is_absolute() or not file.is_relative_to(folder):
         raise BackboneError(
             f"{where}, which is outside of its own folder.",
@@ -114,20 +124,25 @@ def _checked(tensor: TensorProto, facts: Mapping[str, str], path: Path) -> dict[
             " them there: onnx.save(onnx.load(path), new_path).",
         )
     try:
+        if min(tensor.dims, default=0) < 0:
+            raise ValueError(f"the size {min(tensor.dims)}")
         needed = math.ceil(math.prod(tensor.dims) * wire.bits(tensor.data_type) / 8)
         offset = int(facts.get("offset", 0))
         length = int(facts.get("length", needed))
     except (KeyError, ValueError, TypeError) as exc:
-        raise BackboneError(f"{where}, with facts that make no sense: {dict(facts)}.") from exc
-    if not file.is_file():
+        raise BackboneError(
+            f"{where}, with facts that make no sense: {dict(facts)}, type {tensor.data_type}, shape"
+            f" {list(tensor.dims)}."
+        ) from exc
+    if size < 0:
         raise BackboneError(
             f"{where}, and there is no such file beside it.",
             hint="Get it from where the network came from, and put it into the same folder.",
         )
-    if offset < 0 or length != needed or offset + length > file.stat().st_size:
+    if offset < 0 or length != needed or offset + length > size:
         raise BackboneError(
             f"{where}, bytes {offset} to {offset + length}; the tensor needs {needed} bytes and the"
-            f" file has {file.stat().st_size}.",
+            f" file has {size}.",
             hint="The two files do not belong together, or one is incomplete.",
         )
     return {"location": str(file), "offset": str(offset), "length": str(length)}
@@ -150,6 +165,15 @@ def _all_tensors(model: onnx.ModelProto) -> Iterator[tuple[TensorProto, bool]]:
 def facts_of(tensor: TensorProto) -> dict[str, str]:
     """Where the values of a reference are: location, offset, length."""
     return {entry.key: entry.value for entry in tensor.external_data}
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a file's name can stand in a protocol buffer: on Linux it may be any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def without_data(tensor: TensorProto) -> TensorProto:
