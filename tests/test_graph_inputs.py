@@ -234,20 +234,40 @@ def test_what_is_no_image_is_refused(sizes: tuple[int, ...], dtype: Any, said: s
     assert said in error_of(model).message
 
 
-@pytest.mark.parametrize(
-    "sizes", [(4, SIZE, SIZE), (SIZE, SIZE, SIZE), (3, SIZE, 3), ("C", SIZE, SIZE), (1, SIZE, 3)]
-)
-def test_a_shape_that_does_not_tell_where_the_colours_are(sizes: tuple[Any, ...]) -> None:
+@pytest.mark.parametrize("sizes", [(4, SIZE, SIZE), (SIZE, SIZE, SIZE), (3, SIZE, 3), (1, SIZE, 3)])
+def test_a_shape_that_is_not_that_of_images_is_refused(sizes: tuple[Any, ...]) -> None:
     net = Net()
     model = net.model(net.add("GlobalAveragePool", net.take(*sizes)))
-    assert "does not tell whether the colours stand first or last" in error_of(model).message
+    assert "no batch of images with three colours or one" in error_of(model).message
 
 
-def test_an_input_without_a_shape_is_refused() -> None:
+def test_a_network_that_runs_with_any_colours_does_not_tell() -> None:
     net = Net()
-    net.take(3, SIZE, SIZE)
-    net.inputs[0].type.tensor_type.ClearField("shape")
-    assert "which is no batch of images" in error_of(finished(net)).message
+    model = net.model(net.add("GlobalAveragePool", net.take("C", SIZE, SIZE)))
+    assert "runs with 2 readings of it" in error_of(model).message
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("stated", [False, True])
+def test_open_axes_are_found_by_running(channels_last: bool, stated: bool) -> None:
+    """As Hugging Face's exporter writes them: nothing about the input is fixed."""
+    net = Net()
+    x = net.take(SIZE, SIZE, 3) if channels_last else net.take(3, SIZE, SIZE)
+    if channels_last:
+        x = net.add("Transpose", x, perm=[0, 3, 1, 2])
+    x = net.add("Relu", net.add("Conv", x, net.w("conv", 8, 3, 3, 3)))
+    model = net.model(net.fc(net.add("Flatten", net.add("GlobalAveragePool", x)), 10, width=8))
+    shape = model.graph.input[0].type.tensor_type
+    if stated:
+        for dim, name in zip(list(shape.shape.dim), "NCHW", strict=True):
+            dim.dim_param = name
+    else:
+        shape.ClearField("shape")
+    assert "leaves the size of the images open" in error_of(model).message
+    found = analyse(model, open_graph, Choices(size=(SIZE, SIZE)))
+    assert found.image.layout == ("NHWC" if channels_last else "NCHW")
+    assert (found.image.channels, found.image.batch) == (3, 0)
+    assert found.freed is not None
 
 
 def test_a_network_without_an_input_is_refused() -> None:

@@ -17,7 +17,7 @@ from tlpipe.errors import BackboneError
 from tlpipe.graph.cut import Cut, Kind, cut_at
 from tlpipe.graph.digest import same_graph, tensor_digests, weights_digest
 from tlpipe.graph.head import join_head
-from tlpipe.graph.image_input import find_input
+from tlpipe.graph.image_input import possible_inputs
 from tlpipe.graph.io import load_model, metadata, signature
 from tlpipe.graph.prefix import fold_preprocess
 from tlpipe.graph.tidy import tidied
@@ -46,7 +46,7 @@ def cut(model: onnx.ModelProto, tensor: str, dim: int) -> onnx.ModelProto:
 
 
 def folded(model: onnx.ModelProto, spec: Preprocess) -> onnx.ModelProto:
-    return fold_preprocess(model, find_input(model), spec)
+    return fold_preprocess(model, possible_inputs(model)[0], spec)
 
 
 def test_the_cut_gives_what_the_whole_network_computes_there() -> None:

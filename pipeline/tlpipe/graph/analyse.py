@@ -18,7 +18,13 @@ from tlpipe.graph.batch import Freed, free_batch
 from tlpipe.graph.branches import straightened
 from tlpipe.graph.cut import Cut, Kind, cut_at, kind_of, pruned
 from tlpipe.graph.decide import Candidate, Decision, candidates, decide, named
-from tlpipe.graph.image_input import ImageInput, as_fed, find_input, sample_images, with_sizes
+from tlpipe.graph.image_input import (
+    ImageInput,
+    as_fed,
+    possible_inputs,
+    sample_images,
+    with_sizes,
+)
 from tlpipe.graph.index import Index
 from tlpipe.graph.io import runnable
 from tlpipe.graph.tidy import tidied
@@ -167,7 +173,7 @@ def prepared_input(
     BackboneError
         There is no such input, or the network wants more than images.
     """
-    image = find_input(model, name, size)
+    image = _the_input(model, possible_inputs(model, name, size), open_graph)
     others = [v.name for v in Index(model.graph).inputs if v.name != image.tensor]
     if others:
         raise BackboneError(
@@ -180,6 +186,40 @@ def prepared_input(
         sample = as_fed(sample_images(image.batch or 1, image.height, image.width), image)
         sized = straightened(sized, {image.tensor: sample}, open_graph)
     return image, sized
+
+
+def _the_input(
+    model: onnx.ModelProto, possible: list[ImageInput], open_graph: OpenGraph
+) -> ImageInput:
+    """The one of several possible inputs with which the network runs.
+
+    Raises
+    ------
+    BackboneError
+        There is none, or there are several.
+    """
+    if len(possible) == 1:
+        return possible[0]
+    works, reasons = [], []
+    for image in possible:
+        ready = runnable(with_sizes(model, image))
+        sample = as_fed(sample_images(image.batch or 1, image.height, image.width), image)
+        outputs = [value.name for value in model.graph.output]
+        try:
+            open_graph(ready.content, ready.folder)({image.tensor: sample}, outputs)
+        except BackboneError as exc:
+            reasons.append(exc)
+        else:
+            works.append(image)
+    if len(works) == 1:
+        return works[0]
+    if not works:
+        raise reasons[0]
+    raise BackboneError(
+        f"The network's input {possible[0].tensor!r} does not tell how many colours there are, and"
+        f" where they stand: it runs with {len(works)} readings of it.",
+        hint="Export it with the number of channels stated: (N, 3, H, W) or (N, H, W, 3).",
+    )
 
 
 def tensor_kinds(

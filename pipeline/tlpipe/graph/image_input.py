@@ -28,6 +28,8 @@ DTYPES: dict[int, Literal["float32", "float16", "float64", "uint8"]] = {
 """Types of an image input that are understood."""
 
 CHANNELS = (3, 1)
+_AXES = 4
+_LAYOUTS: dict[Literal["NCHW", "NHWC"], int] = {"NCHW": 1, "NHWC": 3}  # where the colours stand
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,10 @@ class ImageInput:
         return count, self.height, self.width, self.channels
 
 
-def find_input(
+def possible_inputs(
     model: onnx.ModelProto, name: str | None = None, size: tuple[int, int] | None = None
-) -> ImageInput:
-    """The input that takes images.
+) -> list[ImageInput]:
+    """What the input that takes images may be, as far as the file tells: usually one thing.
 
     Parameters
     ----------
@@ -77,67 +79,87 @@ def find_input(
         Height and width in pixels; needed where the file leaves them open, and it must agree where
         it does not.
 
+    Returns
+    -------
+    list of ImageInput
+        Several where the file leaves open whether the colours stand first or last, or how many
+        there are.
+
     Raises
     ------
     BackboneError
         There is no such input, there are several, or its shape is not that of images.
     """
-    inputs = {value.name: value for value in Index(model.graph).inputs}
-    if name is None and len(inputs) == 1:
-        name = next(iter(inputs))
-    if name is None or name not in inputs:
-        stated = [f"{key} {_sizes(value)}" for key, value in inputs.items()]
-        raise BackboneError(
-            f"The network has no input {name!r}, but {stated}."
-            if name is not None
-            else f"The network has {len(inputs)} inputs: {stated}.",
-            hint="Say which one takes the images: --input NAME.",
-        )
-    value = inputs[name]
+    value = _named(model, name)
     sizes = _sizes(value)
     kind = value.type.tensor_type.elem_type
-    if kind not in DTYPES or len(sizes) != 4:
+    if kind not in DTYPES or len(sizes) != _AXES:
         word = TensorProto.DataType.Name(kind).lower()
         raise BackboneError(
-            f"The network's input {name!r} is {word} of the shape {sizes}, which is no batch of"
-            f" images: {' or '.join(DTYPES.values())} with four axes.",
+            f"The network's input {value.name!r} is {word} of the shape {sizes}, which is no batch"
+            f" of images: {' or '.join(DTYPES.values())} with four axes.",
             hint="tlpipe takes image classifiers.",
         )
-    layout = _layout(name, sizes)
-    rows, columns = (2, 3) if layout == "NCHW" else (1, 2)
-    stated_size = (sizes[rows], sizes[columns])
-    height, width = size or stated_size
-    if not height or not width:
+    found = []
+    for channels in CHANNELS:
+        for layout, at in _LAYOUTS.items():
+            rows, columns = (2, 3) if layout == "NCHW" else (1, 2)
+            height, width = size or (sizes[rows], sizes[columns])
+            whole = [sizes[0], height, width]
+            whole.insert(at, channels)
+            if {height, width} & set(CHANNELS):  # no size of images, but colours in another place
+                continue
+            if all(known in (0, mine) for known, mine in zip(sizes, whole, strict=True)):
+                image = ImageInput(
+                    value.name, layout, height, width, channels, DTYPES[kind], sizes[0]
+                )
+                found.append(image)
+    if not found:
+        raise _misfit(value.name, sizes, size)
+    if any(not image.height or not image.width for image in found):
         raise BackboneError(
-            f"The network's input {name!r} leaves the size of the images open: {sizes} (0: open).",
+            f"The network's input {value.name!r} leaves the size of the images open: {sizes}"
+            " (0: open).",
             hint="Say which it was trained on: --image-size 224, for example.",
         )
-    if any(
-        known not in (0, mine) for known, mine in zip(stated_size, (height, width), strict=True)
-    ):
-        raise BackboneError(
-            f"The network's input {name!r} takes {stated_size[0]} x {stated_size[1]} pixels, not"
-            f" {height} x {width}.",
+    return found
+
+
+def _named(model: onnx.ModelProto, name: str | None) -> onnx.ValueInfoProto:
+    inputs: dict[str, onnx.ValueInfoProto] = {v.name: v for v in Index(model.graph).inputs}
+    if name is None and len(inputs) == 1:
+        name = next(iter(inputs))
+    if name is not None and name in inputs:
+        return inputs[name]
+    stated = [f"{key} {_sizes(value)}" for key, value in inputs.items()]
+    raise BackboneError(
+        f"The network has no input {name!r}, but {stated}."
+        if name is not None
+        else f"The network has {len(inputs)} inputs: {stated}.",
+        hint="Say which one takes the images: --input NAME.",
+    )
+
+
+def _misfit(name: str, sizes: list[int], size: tuple[int, int] | None) -> BackboneError:
+    first, last = sizes[1] in (0, *CHANNELS), sizes[3] in (0, *CHANNELS)
+    if size is not None and (first or last):
+        stated = sizes[2:] if first else sizes[1:3]
+        return BackboneError(
+            f"The network's input {name!r} takes {stated[0]} x {stated[1]} pixels, not"
+            f" {size[0]} x {size[1]}.",
             hint="Leave out --image-size.",
         )
-    channels = sizes[1 if layout == "NCHW" else 3]
-    return ImageInput(name, layout, height, width, channels, DTYPES[kind], sizes[0])
-
-
-def _layout(name: str, sizes: list[int]) -> Literal["NCHW", "NHWC"]:
-    if sizes[1] in CHANNELS and sizes[3] not in CHANNELS:
-        return "NCHW"
-    if sizes[3] in CHANNELS and sizes[1] not in CHANNELS:
-        return "NHWC"
-    raise BackboneError(
-        f"The network's input {name!r} has the shape {sizes} (0: open): it does not tell whether"
-        " the colours stand first or last.",
-        hint="Export it with the number of channels stated: (N, 3, H, W) or (N, H, W, 3).",
+    return BackboneError(
+        f"The network's input {name!r} has the shape {sizes} (0: open), which is no batch of images"
+        " with three colours or one: (N, 3, H, W) or (N, H, W, 3).",
+        hint="tlpipe takes networks for colour or grey images.",
     )
 
 
 def _sizes(value: onnx.ValueInfoProto) -> list[int]:
-    """Sizes of an input's axes; 0 where one is open."""
+    """Sizes of an input's axes; 0 where one is open, as all are where no shape is stated."""
+    if not value.type.tensor_type.HasField("shape"):
+        return [0] * _AXES
     return [max(dim.dim_value, 0) for dim in value.type.tensor_type.shape.dim]
 
 
@@ -147,6 +169,10 @@ def with_sizes(model: onnx.ModelProto, image: ImageInput) -> onnx.ModelProto:
     stated.CopyFrom(model)
     (value,) = [v for v in stated.graph.input if v.name == image.tensor]
     dims = value.type.tensor_type.shape.dim
+    if not dims:
+        dims.add(dim_param="N")
+        for _ in range(_AXES - 1):
+            dims.add()
     for dim, size in zip(list(dims)[1:], image.shape(1)[1:], strict=True):
         dim.dim_value = size
     return stated
