@@ -383,6 +383,38 @@ def test_a_wrong_card_of_ones_own_spoils_only_itself(
         find_card("bad.local")
 
 
+def test_a_card_of_ones_own_does_not_take_a_name_of_tlpipes(network: Path) -> None:
+    add_backbone(network, name="efficientnet-lite0", options=UNIT)
+    assert find_card("efficientnet-lite0").name == "efficientnet-lite0.in1k"
+    own = user_cards_dir() / "efficientnet-lite0.local.toml"
+    own.rename(user_cards_dir() / "efficientnet-lite0.toml")
+    assert find_card("efficientnet-lite0").name == "efficientnet-lite0.in1k"
+    assert find_card("efficientnet-lite0.local").weights.file == str(network.resolve())
+
+
+@pytest.mark.parametrize("name", ["x.toml", "x.onnx"])
+def test_a_name_that_would_be_read_as_a_path_is_refused(network: Path, name: str) -> None:
+    with pytest.raises(CardError, match="would be taken for the path"):
+        add_backbone(network, name=name, options=UNIT)
+
+
+def test_a_network_whose_name_is_no_utf8_works_by_path_but_has_no_card(
+    network: Path, photos: Path, tmp_path: Path
+) -> None:
+    odd = tmp_path / "caf\udce9.onnx"
+    try:
+        odd.write_bytes(network.read_bytes())
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("this file system has no such names")
+    with pytest.raises(CardError, match="is no UTF-8, and a card must be"):
+        add_backbone(odd, options=UNIT)
+    classifier = tmp_path / "c.onnx"
+    tlpipe.embed(photos, tmp_path / "f.h5", backbone=find_backbone(odd, UNIT))
+    tlpipe.train_head(tmp_path / "f.h5", classifier)
+    assert tlpipe.verify(classifier).frozen
+    assert tlpipe.verify(classifier).file == str(odd)
+
+
 def test_text_in_a_card_survives(network: Path, tmp_path: Path) -> None:
     import dataclasses
 

@@ -58,8 +58,9 @@ def find_card(name: str | Path) -> Card:
     Parameters
     ----------
     name : str or pathlib.Path
-        A name of the catalogue; an architecture alone, where only one card has it; or the path of
-        a card file (anything that ends in ".toml").
+        A name of the catalogue; an architecture alone, where only one card has it (one that comes
+        with tlpipe goes before the user's own); or the path of a card file (anything that ends in
+        ".toml").
 
     Raises
     ------
@@ -73,11 +74,15 @@ def find_card(name: str | Path) -> Card:
         return read_card(Path(name))
     if name in shipped_cards():
         return shipped_cards()[name]
+    # First among tlpipe's own: a card of the user's must not change what a name of these means.
+    matches = [card for card in shipped_cards().values() if name == card.architecture]
     own = user_cards_dir() / f"{name}.toml"
-    if is_file(own):  # one that is wrong is an error here
+    if not matches and is_file(own):  # one that is wrong is an error here
         return read_card(own)
     cards = all_cards()
-    matches = [card for card in cards.values() if name == card.architecture]
+    if name in cards:  # in a file of another name
+        return cards[name]
+    matches = matches or [card for card in cards.values() if name == card.architecture]
     if len(matches) == 1:
         return matches[0]
     if matches:

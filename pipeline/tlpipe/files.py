@@ -71,6 +71,15 @@ def is_dir(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112  (as above)
 
 
+def is_utf8(name: str) -> bool:
+    """Whether a file's name can be written as UTF-8: on Linux it may be any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_output(
     path: Path,
     *,

@@ -20,9 +20,9 @@ from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto, helper
 
 from tlpipe.errors import BackboneError
-from tlpipe.files import is_file
+from tlpipe.files import is_file, is_utf8
 from tlpipe.graph import wire
-from tlpipe.graph.references import facts_of, is_utf8, references, resolve, without_data
+from tlpipe.graph.references import facts_of, references, resolve, without_data
 
 _LIMIT = 2**31 - 1  # bytes of one protocol buffer
 _BLOCK = 1 << 24

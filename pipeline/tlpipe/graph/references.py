@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tlpipe.errors import BackboneError
-from tlpipe.files import is_file
+from tlpipe.files import is_file, is_utf8
 from tlpipe.graph import wire
 
 
@@ -165,15 +165,6 @@ def _all_tensors(model: onnx.ModelProto) -> Iterator[tuple[TensorProto, bool]]:
 def facts_of(tensor: TensorProto) -> dict[str, str]:
     """Where the values of a reference are: location, offset, length."""
     return {entry.key: entry.value for entry in tensor.external_data}
-
-
-def is_utf8(name: str) -> bool:
-    """Whether a file's name can stand in a protocol buffer: on Linux it may be any bytes."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def without_data(tensor: TensorProto) -> TensorProto:

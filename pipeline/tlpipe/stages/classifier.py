@@ -2,7 +2,7 @@
 
 Takes and gives a flat mapping of str to str, the only form of metadata that ONNX has; values that
 are more than text are JSON. ``docs/classifier-file.md`` specifies them. Imports ``catalogue``,
-``errors``, ``records`` and ``types`` only: reading a classifier does not need ``onnx``.
+``errors``, ``files``, ``records`` and ``types`` only: reading a classifier does not need ``onnx``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 
 from tlpipe.card import Card
 from tlpipe.errors import ClassifierError
+from tlpipe.files import is_utf8
 from tlpipe.records import RecordError, build
 from tlpipe.types import Preprocess
 
@@ -80,8 +81,10 @@ class ClassifierInfo:
         """Flat text, for the file."""
         flat = {"format": FORMAT, "format_version": str(FORMAT_VERSION)}
         for name, value in asdict(self).items():
-            text = isinstance(value, str)
-            flat[name] = value if text else json.dumps(value, ensure_ascii=False, sort_keys=True)
+            text = json.dumps(value, ensure_ascii=False, sort_keys=True)
+            if not is_utf8(text):  # the path of a network may be any bytes, metadata must be UTF-8
+                text = json.dumps(value, sort_keys=True)
+            flat[name] = value if isinstance(value, str) else text
         return flat
 
 

@@ -12,7 +12,15 @@ from tlpipe.card import Card
 from tlpipe.card_text import card_text
 from tlpipe.catalogue import all_cards, find_card, shipped_cards
 from tlpipe.errors import CardError, OutputError
-from tlpipe.files import cache_dir, is_file, make_folder, move_whole, user_cards_dir, whole_file
+from tlpipe.files import (
+    cache_dir,
+    is_file,
+    is_utf8,
+    make_folder,
+    move_whole,
+    user_cards_dir,
+    whole_file,
+)
 from tlpipe.stages.backbone import open_graph
 from tlpipe.stages.download import Expected, fetch_file
 from tlpipe.stages.download import download as fetch
@@ -163,6 +171,11 @@ def add_backbone(
             f"The address {url!r} does not end in the name of an ONNX file.",
             hint="Download the file and add its path.",
         )
+    if not (url or is_utf8(str(Path(source).resolve()))):
+        raise CardError(
+            f"The path {str(source)!r} is no UTF-8, and a card must be.",
+            hint="Rename the file or its folder.",
+        )
     full_name = _name(name, stem)
     target = _card_path(full_name, overwrite)
     path = _downloaded(url, stem, progress) if url else Path(source)
@@ -225,6 +238,11 @@ def _name(name: str | None, file: str) -> str:
         raise CardError(
             f"The name {name!r} makes no sense.",
             hint="Use architecture.tag, in lower case: resnet50.mine, for example.",
+        )
+    if full.endswith((".toml", ".onnx")):
+        raise CardError(
+            f"The name {name!r} would be taken for the path of a card or of a network.",
+            hint=f"Choose another tag: {full.rpartition('.')[0]}.mine, for example.",
         )
     return full
 
