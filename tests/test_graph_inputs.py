@@ -89,6 +89,39 @@ def test_an_open_size_must_be_said(sizes: tuple[Any, Any]) -> None:
     assert [dim.dim_value for dim in dims][1:] == [3, SIZE, SIZE]
 
 
+@pytest.mark.parametrize("number", [-1, 0])
+def test_sizes_that_are_no_numbers_are_open(number: int) -> None:
+    """As PaddlePaddle and some older exporters write them."""
+    net = Net()
+    net.take(3, SIZE, SIZE)
+    model = finished(net)
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    dims[0].dim_value = number
+    found = analyse(model, open_graph, Choices())
+    assert found.freed is not None
+    assert found.image.batch == 0
+    for at in (2, 3):
+        dims[at].dim_value = number
+    assert "leaves the size of the images open" in error_of(model).message
+    assert analyse(model, open_graph, Choices(size=(SIZE, SIZE))).freed is not None
+
+
+@pytest.mark.parametrize(("batch", "size"), [(10**12, None), ("N", (99999, 99999))])
+def test_more_pixels_than_fit_in_memory_are_refused(
+    batch: int | str, size: tuple[int, int] | None
+) -> None:
+    net = Net(batch=batch)
+    side = SIZE if size is None else None
+    net.take(3, side, side)
+    assert "more than fits in memory" in error_of(finished(net), Choices(size=size)).message
+
+
+def test_a_size_that_looks_like_colours_is_refused() -> None:
+    net = Net()
+    net.take(3, None, None)
+    assert "too small to be told" in error_of(finished(net), Choices(size=(1, 1))).message
+
+
 def test_another_size_than_stated_is_refused() -> None:
     told = error_of(finished(Net()), Choices(size=(32, 32)))
     assert f"takes {SIZE} x {SIZE} pixels, not 32 x 32" in told.message

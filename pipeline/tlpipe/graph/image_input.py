@@ -29,6 +29,8 @@ DTYPES: dict[int, Literal["float32", "float16", "float64", "uint8"]] = {
 
 CHANNELS = (3, 1)
 _AXES = 4
+_MOST_PIXELS = 2**26  # of all images that are run at once; some 6 GB while they are made
+_SAMPLES = 4  # that are made at least
 _LAYOUTS: dict[Literal["NCHW", "NHWC"], int] = {"NCHW": 1, "NHWC": 3}  # where the colours stand
 
 
@@ -122,6 +124,15 @@ def possible_inputs(
             " (0: open).",
             hint="Say which it was trained on: --image-size 224, for example.",
         )
+    image = found[0]
+    if max(image.batch, _SAMPLES) * image.height * image.width > _MOST_PIXELS:
+        count = f"{image.batch:,} images at once of" if image.batch else "images of"
+        raise BackboneError(
+            f"The network's input {value.name!r} takes {count} {image.height:,} x"
+            f" {image.width:,} pixels: more than fits in memory.",
+            hint="Use another --image-size, where the network leaves it open; or export it for"
+            " fewer images at once.",
+        )
     return found
 
 
@@ -142,6 +153,11 @@ def _named(model: onnx.ModelProto, name: str | None) -> onnx.ValueInfoProto:
 
 def _misfit(name: str, sizes: list[int], size: tuple[int, int] | None) -> BackboneError:
     first, last = sizes[1] in (0, *CHANNELS), sizes[3] in (0, *CHANNELS)
+    if size is not None and set(size) & set(CHANNELS):
+        return BackboneError(
+            f"Images of {size[0]} x {size[1]} pixels are too small to be told from their colours.",
+            hint="Say which size the network was trained on: --image-size 224, for example.",
+        )
     if size is not None and (first or last):
         stated = sizes[2:] if first else sizes[1:3]
         return BackboneError(

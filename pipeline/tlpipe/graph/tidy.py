@@ -1,8 +1,9 @@
 """Brings a network from anywhere into one form, without touching a weight.
 
 What the many exporters do differently and what does not matter to the result: functions are
-written out, weights are not listed as inputs, inputs that nothing reads are gone, operators are of
-a version that ONNX Runtime implements.
+written out, weights are not listed as inputs, inputs that nothing reads are gone, open sizes of an
+input are left out rather than stated as -1 or 0, operators are of a version that ONNX Runtime
+implements.
 
 Takes and gives ``onnx.ModelProto``.
 """
@@ -47,6 +48,10 @@ def tidied(model: onnx.ModelProto) -> onnx.ModelProto:
     inputs = [v for v in tidy.graph.input if v.name in read and v.name not in initializers]
     del tidy.graph.input[:]
     tidy.graph.input.extend(inputs)
+    for value in tidy.graph.input:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value < 1:  # some exporters' word for "open"
+                dim.ClearField("dim_value")
     tidy.ir_version = max(tidy.ir_version, _LOWEST_IR)
     if opset_of(tidy) < _OLDEST_OPSET and tidy.opset_import:
         tidy = converted(tidy, _OLDEST_OPSET)
