@@ -281,6 +281,36 @@ def test_data_of_subgraphs_and_constants(tmp_path: Path, count: int) -> None:
     assert embed(found, images).shape == (4, WIDTH)
 
 
+@pytest.mark.parametrize("location", [TensorProto.DEFAULT, TensorProto.EXTERNAL])
+def test_data_inside_and_a_reference_at_once(tmp_path: Path, location: int) -> None:
+    """A tensor is one or the other; it is not made another reference of."""
+    model = classifier()
+    tensor = next(t for t in model.graph.initializer if t.name == "conv.w")
+    tensor.external_data.add(key="location", value=DATA)
+    tensor.data_location = location  # type: ignore[assignment]
+    path = tmp_path / "x.onnx"
+    path.write_bytes(model.SerializeToString())
+    if location == TensorProto.DEFAULT:
+        assert analyse(load_model(path), open_graph, Choices()).dim == WIDTH
+    else:
+        with pytest.raises(BackboneError, match="there is no such file beside it"):
+            load_model(path)
+
+
+def test_a_reference_to_the_file_itself_is_checked_like_any_other(tmp_path: Path) -> None:
+    path = tmp_path / "x.onnx"
+    model = classifier()
+    tensor = next(t for t in model.graph.initializer if t.name == "conv.w")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    facts = {"location": str(path.resolve()), "offset": "0", "length": str(10**15)}
+    for key, value in facts.items():
+        tensor.external_data.add(key=key, value=value)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(BackboneError, match="outside of its own folder"):
+        load_model(path)
+
+
 def test_data_of_a_subgraph_outside_is_refused(tmp_path: Path) -> None:
     model = classifier()
     tensor = numpy_helper.from_array(np.ones(4, np.float32), "k")

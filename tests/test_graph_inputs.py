@@ -227,6 +227,18 @@ def two_inputs() -> onnx.ModelProto:
     return net.model(net.add("Softmax", net.add("Add", net.fc(x, CLASSES), "prior"), axis=1))
 
 
+def test_a_function_that_calls_itself_is_refused() -> None:
+    net = Net()
+    x = net.add("Twice", net.take(3, SIZE, SIZE), domain="own", out="twice")
+    net.image = x
+    model = finished(net)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    again = helper.make_node("Twice", ["a"], ["b"], domain="own")
+    model.functions.append(helper.make_function("own", "Twice", ["a"], ["b"], [again], opsets))
+    model.opset_import.append(opsets[1])
+    assert "own functions cannot be written out" in error_of(model).message
+
+
 def test_several_inputs_are_asked_about() -> None:
     told = error_of(two_inputs())
     assert "has 2 inputs: ['x [0, 3, 16, 16]', 'prior [0, 7]']" in told.message

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -38,6 +39,7 @@ def load_model(path: Path) -> onnx.ModelProto:
         are missing, too short, or outside of its folder.
     """
     where = repr(str(path))
+    mark = secrets.token_hex()  # no file can state it: so our own references are told from its
     if is_file(path) and not path.stat().st_size:  # it could not be mapped
         raise BackboneError(f"{where} is no ONNX model: it is empty.")
     try:
@@ -48,7 +50,7 @@ def load_model(path: Path) -> onnx.ModelProto:
         ):
             # A reference cannot hold a name that is no UTF-8: then all is read.
             location = str(path.resolve())
-            content = wire.skeleton(buffer, location) if is_utf8(location) else bytes(buffer)
+            content = wire.skeleton(buffer, mark) if is_utf8(location) else bytes(buffer)
         model = onnx.ModelProto()
         model.ParseFromString(content)
     except (OSError, DecodeError, ValueError) as exc:
@@ -57,7 +59,7 @@ def load_model(path: Path) -> onnx.ModelProto:
         raise BackboneError(f"{where} is no ONNX model: it holds no node.")
     if (name := _no_text(model)) is not None:
         raise BackboneError(f"{where} is damaged: the name {name!r} in it is no UTF-8.")
-    resolve(model, path)
+    resolve(model, path, mark)
     return model
 
 

@@ -80,25 +80,32 @@ def inlined(tensor: TensorProto) -> TensorProto:
     return full
 
 
-def resolve(model: onnx.ModelProto, path: Path) -> None:
+def resolve(model: onnx.ModelProto, path: Path, mark: str) -> None:
     """Make the references of external data absolute, after they were checked.
 
     References of the main graph's initializers stay references; any others (in subgraphs, in
     attributes, or small) are read at once.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+    path : pathlib.Path
+        Its file.
+    mark : str
+        The location of references that ``wire`` made a moment ago, to the file itself.
     """
     own = str(path.resolve())
     for tensor, is_main in _all_tensors(model):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
         facts = facts_of(tensor)
-        if is_main and facts.get("location") == own:
-            continue  # made by ourselves a moment ago
-        facts = _checked(tensor, facts, path)
+        is_own = is_main and facts.get("location") == mark
+        facts = facts | {"location": own} if is_own else _checked(tensor, facts, path)
         del tensor.external_data[:]
         for key, value in facts.items():
             tensor.external_data.add(key=key, value=value)
         large = int(facts["length"]) > wire.LARGE and tensor.data_type in wire.PLAIN_TYPES
-        if not (is_main and large):
+        if not (is_own or (is_main and large)):
             tensor.CopyFrom(inlined(tensor))
 
 

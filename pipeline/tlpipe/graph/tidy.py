@@ -11,6 +11,7 @@ Takes and gives ``onnx.ModelProto``.
 from __future__ import annotations
 
 import onnx
+import onnx.checker
 import onnx.inliner
 import onnx.version_converter
 
@@ -36,12 +37,18 @@ def tidied(model: onnx.ModelProto) -> onnx.ModelProto:
     ------
     BackboneError
         Its operators are of a version so old that ONNX Runtime lacks it, and cannot be
-        converted.
+        converted; or its functions call themselves.
     """
     tidy = onnx.ModelProto()
     tidy.CopyFrom(model)
     if tidy.functions:
-        tidy = onnx.inliner.inline_local_functions(tidy)
+        try:
+            tidy = onnx.inliner.inline_local_functions(tidy)
+        except (RuntimeError, ValueError, onnx.checker.ValidationError) as exc:
+            raise BackboneError(
+                f"The network's own functions cannot be written out: {exc}",
+                hint="Export it again without functions.",
+            ) from exc
     initializers = {tensor.name for tensor in tidy.graph.initializer}
     read = {name for node in tidy.graph.node for name in reads(node)}
     read |= {value.name for value in tidy.graph.output}

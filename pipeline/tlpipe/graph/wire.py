@@ -123,7 +123,8 @@ def _reference(buffer: memoryview, field: _Field, location: str) -> bytes:
         # Packed floats are laid out as raw data are: little-endian, one after the other.
         and (f.number == _RAW_DATA or (f.number == _FLOAT_DATA and kinds == [_FLOAT]))
     ]
-    if len(large) != 1 or len(kinds) != 1 or kinds[0] not in PLAIN_TYPES:
+    refers = any(f.number == _EXTERNAL_DATA for f in fields)
+    if refers or len(large) != 1 or len(kinds) != 1 or kinds[0] not in PLAIN_TYPES:
         return bytes(buffer[field.content : field.end])
     payload = large[0]
     out = bytearray()
