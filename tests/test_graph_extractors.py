@@ -9,8 +9,12 @@ import onnx
 import pytest
 
 from networks import SIZE, WIDTH, Net, checked, feed
-from tlpipe.errors import UndecidedError
+from tlpipe.errors import BackboneError, UndecidedError
 from tlpipe.graph.analyse import Analysis, Choices, analyse
+from tlpipe.graph.branches import rename
+from tlpipe.graph.head import join_head
+from tlpipe.graph.prefix import fold_preprocess
+from tlpipe.presets import find_preprocess
 from tlpipe.stages.backbone import open_graph
 
 
@@ -264,3 +268,43 @@ def test_the_network_given_is_not_changed() -> None:
     assert model.SerializeToString() == before
     assert feed(model).shape == (4, 3, SIZE, SIZE)
     assert not np.array_equal(*feed(model, 2))
+
+
+# --- names
+
+
+@pytest.mark.parametrize("batch", [1, "N"])
+@pytest.mark.parametrize(
+    "name", ["embeddings", "image", "probabilities", "tlpipe/mean", "tlpipe/embeddings"]
+)
+@pytest.mark.parametrize("at", ["x", "map", "gap", "vector", "logits"])
+def test_a_network_may_use_the_names_that_tlpipe_gives(
+    at: str, name: str, batch: int | str
+) -> None:
+    net = Net(batch)
+    model = net.model(net.fc(net.pooled(), 10, out="logits"))
+    for node in model.graph.node:
+        rename(node, {at: name})
+    for value in (*model.graph.input, *model.graph.output):
+        value.name = name if value.name == at else value.name
+    tensor = name if at == "gap" else "gap"
+    found = checked(model, tensor, pooling="flatten", classes=10)
+    assert found.freed is not None
+    preprocess = find_preprocess("unit", (SIZE, SIZE))
+    whole = fold_preprocess(found.freed.model, found.image, preprocess)
+    joined = join_head(whole, np.ones((WIDTH, 2), np.float32), np.zeros(2, np.float32), {})
+    onnx.checker.check_model(joined, full_check=True)
+    images = np.zeros((3, SIZE, SIZE, 3), np.uint8)
+    outputs = [value.name for value in joined.graph.output]
+    run = open_graph(joined.SerializeToString(), "")
+    assert [array.shape for array in run({"image": images}, outputs)] == [(3, 2), (3, WIDTH)]
+
+
+@pytest.mark.parametrize("name", ["embeddings", "tlpipe/scale"])
+def test_weights_of_such_a_name_are_refused(name: str) -> None:
+    net = Net()
+    model = net.model(net.fc(net.pooled(), 10))
+    model.graph.node[0].input[1] = name
+    next(tensor for tensor in model.graph.initializer if tensor.name == "conv.w").name = name
+    with pytest.raises(BackboneError, match="have a name that tlpipe gives to what it adds"):
+        analyse(model, open_graph, Choices())

@@ -88,7 +88,7 @@ def _without(model: onnx.ModelProto, answers: Mapping[str, bool]) -> onnx.ModelP
         for inner in branch.node:
             copied = onnx.NodeProto()
             copied.CopyFrom(inner)
-            _rename(copied, names)
+            rename(copied, names)
             nodes.append(copied)
         for made, wanted in zip(branch.output, node.output, strict=True):
             source = names.get(made.name, made.name)
@@ -106,12 +106,13 @@ def _fresh_names(branch: onnx.GraphProto, prefix: str) -> dict[str, str]:
     return {name: f"{prefix}{name}" for name in made}
 
 
-def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+def rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+    """Have a node, and the nodes of its subgraphs, use other names for tensors."""
     node.input[:] = [names.get(name, name) for name in node.input]
     node.output[:] = [names.get(name, name) for name in node.output]
     for entry in node.attribute:
         for subgraph in (entry.g, *entry.graphs):
             for inner in subgraph.node:
-                _rename(inner, names)
+                rename(inner, names)
             for value in subgraph.output:
                 value.name = names.get(value.name, value.name)

@@ -5,6 +5,7 @@ Takes and gives ``onnx.ModelProto``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tlpipe.errors import BackboneError
-from tlpipe.graph import OWN_PREFIX
+from tlpipe.graph import EMBEDDINGS, IMAGE_INPUT, OWN_PREFIX, PROBABILITIES
+from tlpipe.graph.branches import rename
 from tlpipe.graph.index import Index, opset_of, reads
 from tlpipe.types import Pooling
 
@@ -150,12 +152,12 @@ def cut_at(
     -------
     onnx.ModelProto
         What ``pruned`` gives, followed by what makes vectors of the tensors: an ``Identity`` at
-        the least, unless the tensor has the output's name.
+        the least. Tensors whose names tlpipe needs itself have got others.
 
     Raises
     ------
     BackboneError
-        The graph computes no tensor of such a name.
+        The graph computes no tensor of such a name, or has weights of a name of tlpipe's own.
     """
     wanted = list(dict.fromkeys(tensor for cut in cuts for tensor in cut.tensors))
     scales = {name: scales_of(model, name) for name in wanted if kinds[name].data_type in _INTEGERS}
@@ -166,9 +168,40 @@ def cut_at(
     needed = {name for pair in scales.values() for name in pair} - present
     result.graph.initializer.extend(t for t in model.graph.initializer if t.name in needed)
     del result.graph.output[:]
+    names = _make_way(result.graph)
     for cut in cuts:
-        _add_output(result, cut, kinds, scales)
+        _add_output(result, cut, kinds, scales, names)
     return result
+
+
+def _make_way(graph: onnx.GraphProto) -> dict[str, str]:
+    """Give other names to tensors whose names tlpipe needs itself: new names by old ones.
+
+    A weight keeps its name, since that is what it is compared by. So does what ``branches`` added.
+    """
+    ours = re.compile(
+        rf"{IMAGE_INPUT}|{EMBEDDINGS}|{PROBABILITIES}|{OWN_PREFIX}(?!branch/).*", re.S
+    )
+    weights = {tensor.name for tensor in graph.initializer}
+    made = {name for node in graph.node for name in node.output}
+    inputs = {value.name for value in graph.input} - {IMAGE_INPUT}  # see ``fold_preprocess``
+    names = {}
+    for name in sorted(weights | made | inputs):
+        if not ours.fullmatch(name):
+            continue
+        if name in weights:
+            raise BackboneError(
+                f"The network's weights {name!r} have a name that tlpipe gives to what it adds.",
+                hint="Export the network again with other names.",
+            )
+        names[name] = f"backbone/{name}"
+        while names[name] in weights | made | inputs:
+            names[name] += "_"
+    for node in graph.node if names else ():
+        rename(node, names)
+    for value in graph.input:
+        value.name = names.get(value.name, value.name)
+    return names
 
 
 def _add_output(
@@ -176,16 +209,17 @@ def _add_output(
     cut: Cut,
     kinds: Mapping[str, Kind],
     scales: Mapping[str, tuple[str, str]],
+    names: Mapping[str, str],
 ) -> None:
     """Nodes that make float32 (N, D) of the tensors of a cut."""
     graph = model.graph
     vectors = []
     start = f"{OWN_PREFIX}{cut.name}"
     for number, tensor in enumerate(cut.tensors):
-        x = tensor
+        x = names.get(tensor, tensor)
         for step in _steps(tensor, kinds[tensor], cut.pooling, scales, opset_of(model)):
             name = f"{start}/{number}/{step.operator}"
-            inputs = [x, *step.inputs]
+            inputs = [x, *(names.get(given, given) for given in step.inputs)]
             if step.constant is not None:
                 constant = numpy_helper.from_array(np.array(step.constant, np.int64), f"{name}/of")
                 graph.initializer.append(constant)
@@ -196,7 +230,7 @@ def _add_output(
         vectors.append(x)
     if len(vectors) > 1:
         graph.node.append(helper.make_node("Concat", vectors, [cut.name], name=start, axis=1))
-    elif vectors[0] != cut.name:
+    else:
         graph.node.append(helper.make_node("Identity", vectors, [cut.name], name=start))
     value = helper.make_tensor_value_info(cut.name, TensorProto.FLOAT, ["N", cut.dim])
     graph.output.append(value)
