@@ -20,6 +20,7 @@ from tlpipe.card import Card
 from tlpipe.catalogue import find_card
 from tlpipe.class_names import ClassNames, class_names
 from tlpipe.errors import CardError, SourceError
+from tlpipe.graph.analyse import prepared_input
 from tlpipe.graph.io import write_model
 from tlpipe.presets import PRESETS, find_preprocess, preset
 from tlpipe.stages.backbone import OrtNetwork, open_graph
@@ -133,7 +134,8 @@ def check_backbone(
     items = _spread(source, most)
     full = full_network(card)
     card = replace(card, output=resolved(card, full, open_graph))
-    ways = _ways(card, stated)
+    image, _ = prepared_input(full, card.input.tensor, card.image_size, open_graph)
+    ways = _ways(card, stated, grey=image.channels == 1)
     networks = class_networks(card, full, open_graph, [way for _, way in ways])
     count = networks[0].graph.output[0].type.tensor_type.shape.dim[1].dim_value
     names = class_names(count)
@@ -184,12 +186,12 @@ def _card_and_preprocess(
     return card, find_preprocess(options.preprocess, card.image_size)
 
 
-def _ways(card: Card, stated: Preprocess | None) -> list[tuple[str, Preprocess]]:
+def _ways(card: Card, stated: Preprocess | None, *, grey: bool) -> list[tuple[str, Preprocess]]:
     """The stated preprocessing first, then the presets that differ from it and fit the network."""
     ways = [] if stated is None else [("as stated", stated)]
     for name in PRESETS:
         way = preset(name, card.image_size)
-        if stated is not None and stated.colour == "grey":
+        if grey:
             way = replace(way, colour="grey")
             if len({*way.mean}) > 1:
                 continue
