@@ -113,9 +113,11 @@ def test_a_damaged_note_of_an_import_is_made_anew(
 ) -> None:
     first = find_backbone(network, UNIT)
     (note,) = (tmp_path / "cache" / "imports").glob("*.json")
-    note.write_text("{")
-    assert find_backbone(network, UNIT) == first
-    assert "is damaged; it is made anew" in caplog.text
+    for content in ("{", "[" * 100_000):
+        note.write_text(content)
+        caplog.clear()
+        assert find_backbone(network, UNIT) == first
+        assert "is damaged; it is made anew" in caplog.text
 
 
 def test_preprocessing_is_never_guessed(network: Path) -> None:
@@ -245,6 +247,23 @@ def test_the_whole_road_with_a_network_by_path(network: Path, photos: Path, tmp_
     exported = run("models", "export", "-o", tmp_path / "own.onnx", *flags)
     assert exported.exit_code == 0, exported.output
     assert run("verify", tmp_path / "own.onnx").exit_code == 0
+
+
+def test_the_network_itself_is_never_written_over(
+    network: Path, photos: Path, tmp_path: Path
+) -> None:
+    content = network.read_bytes()
+    card = find_backbone(network, UNIT)
+    features = tmp_path / "f.h5"
+    tlpipe.embed(photos, features, backbone=card)
+    for write in (
+        lambda: tlpipe.train(photos, network, backbone=card, overwrite=True),
+        lambda: tlpipe.train_head(features, network, overwrite=True),
+        lambda: tlpipe.export_backbone(network, backbone=card, overwrite=True),
+    ):
+        with pytest.raises(OutputError, match="is a file that this command reads"):
+            write()
+    assert network.read_bytes() == content
 
 
 def test_a_fixed_batch_and_a_network_that_is_run_image_by_image(
@@ -543,6 +562,18 @@ def test_check_names_what_it_sees_where_labels_are_no_classes(network: Path, pho
     assert result.exit_code == 0, result.output
     assert "The images' labels are no classes of the network" in result.stderr
     assert result.stdout.count(".png:") == 5
+
+
+def test_check_finds_the_ways_of_a_grey_network_itself(photos: Path, tmp_path: Path) -> None:
+    model = tiny_network()
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
+    weight = next(t for t in model.graph.initializer if t.name == "conv.weight")
+    grey = numpy_helper.to_array(weight)[:, :1]
+    weight.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(grey), weight.name))
+    path = tmp_path / "grey.onnx"
+    onnx.save(model, path)
+    result = tlpipe.check_backbone(path, photos)
+    assert [trial.name for trial in result.trials] == ["inception", "unit", "raw"]
 
 
 def test_check_needs_classes(network: Path, photos: Path) -> None:

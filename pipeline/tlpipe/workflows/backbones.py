@@ -101,7 +101,7 @@ def import_network(path: Path, options: BackboneOptions) -> Card:
     if reusable and is_file(known):
         try:
             return Card.from_dict(json.loads(known.read_bytes()), "The cached card")
-        except (CardError, ValueError):
+        except (CardError, OSError, RecursionError, ValueError):
             _log.warning("The cached card %s is damaged; it is made anew.", known)
     network = look_into(path, options, prove=False)
     card = card_of(network, files, options)

@@ -18,7 +18,7 @@ from tlpipe.graph.io import write_model
 from tlpipe.stages.backbone import OrtNetwork, open_graph
 from tlpipe.stages.classifier import ClassifierInfo
 from tlpipe.stages.decode import DECODER
-from tlpipe.stages.weights import class_network, full_network, resolved
+from tlpipe.stages.weights import class_network, full_network, resolved, weight_files
 from tlpipe.types import DEFAULT_BACKBONE
 from tlpipe.version import __version__
 from tlpipe.workflows.backbones import find_backbone
@@ -66,6 +66,7 @@ def export_backbone(
     output = Path(output)
     check_output(output, overwrite=overwrite, suffixes=(".onnx",))
     card = find_backbone(backbone)
+    check_output(output, overwrite=overwrite, inputs=weight_files(card))
     full = full_network(card)
     card = dataclasses.replace(card, output=resolved(card, full, open_graph))
     model = class_network(card, full, open_graph)

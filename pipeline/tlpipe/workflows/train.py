@@ -9,7 +9,9 @@ from tlpipe.card import Card
 from tlpipe.errors import TrainingDataError
 from tlpipe.files import check_output
 from tlpipe.stages.source import Source
+from tlpipe.stages.weights import weight_files
 from tlpipe.types import DEFAULT_BACKBONE, DEFAULT_SEED, ProgressCallback
+from tlpipe.workflows.backbones import find_backbone
 from tlpipe.workflows.common import RunOptions, Surveyed, as_source, source_path
 from tlpipe.workflows.embed import EmbedResult, embed
 from tlpipe.workflows.train_head import TrainResult, check_classifier_output, train_head
@@ -63,7 +65,8 @@ def train(
     """
     output = Path(output)
     features = features_path(output)
-    inputs = [source_path(source)]
+    card = find_backbone(backbone)
+    inputs = [source_path(source), *weight_files(card)]
     check_classifier_output(output, overwrite=overwrite, inputs=inputs)
     check_output(features, overwrite=overwrite, inputs=inputs)
     source = as_source(source, surveyed)
@@ -71,7 +74,7 @@ def train(
     embedded = embed(
         source,
         features,
-        backbone=backbone,
+        backbone=card,
         options=options,
         overwrite=overwrite,
         progress=progress,

@@ -28,7 +28,7 @@ from tlpipe.stages.metrics import Metrics, measure
 from tlpipe.stages.report import write_report
 from tlpipe.stages.splits import Plan, plan_splits
 from tlpipe.stages.store import Features, read_features
-from tlpipe.stages.weights import prepared_file
+from tlpipe.stages.weights import prepared_file, weight_files
 from tlpipe.types import DEFAULT_SEED, Progress, ProgressCallback, Split
 from tlpipe.version import __version__
 from tlpipe.workflows.common import PRECISION, now
@@ -122,6 +122,7 @@ def train_head(
     check_classifier_output(output, overwrite=overwrite, inputs=[Path(features)])
     data = read_features(Path(features))
     card = _card(data, Path(features))
+    check_classifier_output(output, overwrite=overwrite, inputs=weight_files(card))
     plan = plan_splits(data.labels, data.splits, data.content_sha256, data.classes, seed)
 
     def tried(count: int) -> None:

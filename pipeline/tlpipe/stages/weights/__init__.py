@@ -9,6 +9,7 @@ by an ``OpenGraph`` that the caller brings.
 
 from tlpipe.stages.weights.locate import downloaded_file as downloaded_file
 from tlpipe.stages.weights.locate import pretrained_file as pretrained_file
+from tlpipe.stages.weights.locate import weight_files as weight_files
 from tlpipe.stages.weights.locate import where as where
 from tlpipe.stages.weights.network import class_network as class_network
 from tlpipe.stages.weights.network import class_networks as class_networks

@@ -19,6 +19,15 @@ def downloaded_file(card: Card) -> Path:
     return cache_dir() / "weights" / card.weights.sha256[:16] / Path(card.weights.file).name
 
 
+def weight_files(card: Card) -> list[Path]:
+    """Files that hold the weights, whether they are there or not; none of a package's."""
+    weights = card.weights
+    if weights.package:
+        return []
+    path = downloaded_file(card) if weights.urls else Path(weights.file)
+    return [path, *(path.parent / entry.file for entry in weights.data)]
+
+
 def where(card: Card) -> str:
     """Whether a backbone's weights are at hand, in a word or two."""
     weights = card.weights
