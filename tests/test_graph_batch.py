@@ -277,6 +277,21 @@ def test_a_batch_of_several_whose_images_mix_is_refused() -> None:
     assert "dynamic batch axis" in told.value.hint
 
 
+def test_random_numbers_are_refused() -> None:
+    net = Net()
+    x = net.pooled()
+    x = net.add("Add", x, net.add("RandomNormalLike", x), out="v")
+    with pytest.raises(BackboneError, match=r"draws random numbers \(RandomNormalLike\)"):
+        analyse(finished(net, x), open_graph, Choices())
+
+
+def test_what_is_no_number_is_refused() -> None:
+    net = Net()
+    x = net.add("Sqrt", net.add("Sub", net.pooled(), net.const(1e6, "large")), out="v")
+    with pytest.raises(BackboneError, match="gives NaN or infinity for ordinary images"):
+        analyse(finished(net, x), open_graph, Choices())
+
+
 def branch(op: str, source: str, out: str) -> onnx.GraphProto:
     value = helper.make_tensor_value_info(out, TensorProto.FLOAT, None)
     return helper.make_graph([helper.make_node(op, [source], [out])], out, [], [value])

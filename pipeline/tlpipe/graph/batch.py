@@ -27,8 +27,8 @@ from onnx import TensorProto, helper
 
 from tlpipe.errors import BackboneError
 from tlpipe.graph.axis import Stuck
-from tlpipe.graph.index import Index, all_nodes
-from tlpipe.graph.proof import alone, filled, fixed_batch, prove
+from tlpipe.graph.index import RANDOM, Index, all_nodes
+from tlpipe.graph.proof import alone, filled, fixed_batch, is_finite, prove
 from tlpipe.graph.rewrite import rewritten
 from tlpipe.graph.scan import BATCH_PREFIX, SCAN, scanned
 from tlpipe.graph.trace import Trace
@@ -79,9 +79,16 @@ def free_batch(
     Raises
     ------
     BackboneError
-        The network cannot be run, or fails even one image at a time.
+        The network cannot be run, gives NaN or infinity, draws random numbers, or fails even one
+        image at a time.
     """
     expected = alone(model, images, open_graph)
+    if not all(is_finite(array) for array in expected):
+        raise BackboneError(
+            "The network gives NaN or infinity for ordinary images.",
+            hint="Check its preprocessing, and whether it runs in half precision: then export it in"
+            " float32. Or choose a layer before the one that does it, with --layer NAME.",
+        )
     reasons: list[str] = []
     ways: list[Way] = ["as-is", "rewritten", "one-by-one"]
     if together := _together(model):
@@ -97,6 +104,12 @@ def free_batch(
             reasons.append(f"{way}: {_first_line(exc)}")
         else:
             return Freed(freed, way, error, tuple(reasons))
+    if drawn := sorted({node.op_type for node in all_nodes(model.graph)} & RANDOM):
+        raise BackboneError(
+            f"The network draws random numbers ({', '.join(drawn)}): an image's embedding would be"
+            " another each time.",
+            hint="Export it for inference (in PyTorch, after model.eval()).",
+        )
     raise BackboneError(
         f"The network cannot be made to take any number of images: {'; '.join(reasons)}.",
         hint="Export it with a dynamic batch axis.",

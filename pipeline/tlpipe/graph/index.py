@@ -10,10 +10,11 @@ from functools import cached_property
 
 import onnx
 
-# Their results are not constant although all their inputs may be.
-_RANDOM = frozenset(
+RANDOM = frozenset(
     "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli".split()
 )
+"""Operators whose results are not constant although all their inputs may be."""
+
 _CONTROL = frozenset("If Loop Scan SequenceMap".split())
 
 
@@ -37,7 +38,7 @@ class Index:
         """Tensors that are the same for every image: weights, and all computed from them alone."""
         found = set(self.initializers)
         for node in self.nodes:
-            if node.op_type in _RANDOM or node.op_type in _CONTROL:
+            if node.op_type in RANDOM or node.op_type in _CONTROL:
                 continue
             if node.op_type == "Constant" or (node.input and all(n in found for n in reads(node))):
                 found.update(name for name in node.output if name)

@@ -66,6 +66,11 @@ def alone(model: onnx.ModelProto, images: Any, open_graph: OpenGraph) -> list[An
     return [np.concatenate(arrays) for arrays in zip(*found, strict=True)]
 
 
+def is_finite(array: Any) -> bool:
+    """Whether an output holds neither NaN nor infinity."""
+    return bool(np.isfinite(array).all())
+
+
 def prove(
     freed: onnx.ModelProto, images: Any, expected: Sequence[Any], open_graph: OpenGraph
 ) -> float:
