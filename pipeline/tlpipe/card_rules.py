@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 AUTO = "auto"
 """In a card: what tlpipe finds in the network itself, and checks against the card's numbers."""
 
+_LEAST, _MOST = 1e-30, 1e30  # of the numbers of a preprocessing, which is done in float32
+
+MOST_DIM = 2**20
+"""Longest embedding: of more numbers, a chunk of a feature file would be too large for HDF5."""
+
 UNSTATED = "unstated"
 """In place of a card's [preprocess]: those who published the weights do not say."""
 
@@ -49,6 +54,7 @@ def check_card(card: Card, where: str) -> None:
             re.fullmatch(r"[0-9a-f]{64}", value) for value in hashes
         ),
         "sizes must be at least 1": min(*card.image_size, output.dim, weights.size_bytes) > 0,
+        f"'dim' must be at most {MOST_DIM:,}": output.dim <= MOST_DIM,
         "'tensors' must name a tensor, and each once": 0
         < len(output.tensors)
         == len(set(output.tensors)),
@@ -76,6 +82,11 @@ def _preprocess_rules(pre: Preprocess, image_size: tuple[int, int]) -> dict[str,
     """What must hold of a preprocessing."""
     return {
         "'std' must not be 0": all(pre.std),
+        "'scale' must not be 0": pre.scale,
+        "'scale', 'mean' and 'std' must be numbers that float32 can hold": all(
+            value == 0 or _LEAST <= abs(value) <= _MOST
+            for value in (pre.scale, *pre.mean, *pre.std)
+        ),
         "colour 'grey' goes with three equal values of mean, and of std": pre.colour != "grey"
         or len({*pre.mean}) == len({*pre.std}) == 1,
         "'size' goes with resize 'shortest' and must reach height and width": pre.size

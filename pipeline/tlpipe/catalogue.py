@@ -113,7 +113,7 @@ def read_card(path: Path) -> Card:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CardError(f"{where} does not exist.") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+    except (OSError, RecursionError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
         raise CardError(f"{where} cannot be read: {exc}.") from exc
     weights = table.get("weights")
     if isinstance(weights, dict) and not weights.get("package") and not weights.get("urls"):

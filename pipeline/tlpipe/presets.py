@@ -144,7 +144,7 @@ def _from_file(path: Path) -> Preprocess:
         raise CardError(f"The card {str(path)!r} does not exist.")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8")).get("preprocess")
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+    except (OSError, RecursionError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
         raise CardError(f"The card {str(path)!r} cannot be read: {exc}.") from exc
     if not isinstance(table, Mapping):
         raise CardError(f"{where} is {table!r}.", hint=PREPROCESS_HINT)
