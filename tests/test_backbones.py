@@ -465,6 +465,26 @@ def test_a_network_is_added_from_a_url(server: Server) -> None:
 
 
 @pytest.mark.allow_hosts(["127.0.0.1"])
+@pytest.mark.parametrize("content", [b"", b"no network"])
+def test_what_is_no_network_is_fetched_again(server: Server, content: bytes) -> None:
+    url = server.url.replace("model.bin", "x.onnx")
+    good, server.content = server.content, content
+    with pytest.raises(BackboneError, match="ONNX model"):
+        add_backbone(url, options=UNIT)
+    server.content = good
+    assert add_backbone(url, options=UNIT).card.weights.size_bytes == len(good)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://h/x%00.onnx", "http://h/a%0a.onnx", "http://[::1/x.onnx", "http://h/\udcff.onnx"],
+)
+def test_an_address_that_makes_no_sense_is_refused(url: str) -> None:
+    with pytest.raises(CardError, match="does not end in the name of an ONNX file"):
+        add_backbone(url, options=UNIT)
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
 def test_weights_are_pulled_and_checked(server: Server, tmp_path: Path) -> None:
     url = server.url.replace("model.bin", "net.onnx")
     card = add_backbone(url, options=UNIT).card

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from tlpipe.card import Card
 from tlpipe.card_text import card_text
 from tlpipe.catalogue import all_cards, find_card, shipped_cards
-from tlpipe.errors import CardError, OutputError
+from tlpipe.errors import BackboneError, CardError, OutputError
 from tlpipe.files import (
     cache_dir,
     is_file,
@@ -165,12 +165,7 @@ def add_backbone(
     """
     options = options or BackboneOptions()
     url = str(source) if re.match(r"https?://", str(source)) else ""
-    stem = Path(unquote(urlsplit(url).path)).name if url else Path(source).name
-    if url and not stem.lower().endswith(".onnx"):
-        raise CardError(
-            f"The address {url!r} does not end in the name of an ONNX file.",
-            hint="Download the file and add its path.",
-        )
+    stem = _file_of(url) if url else Path(source).name
     if not (url or is_utf8(str(Path(source).resolve()))):
         raise CardError(
             f"The path {str(source)!r} is no UTF-8, and a card must be.",
@@ -262,10 +257,35 @@ def _card_path(name: str, overwrite: bool) -> Path:
     return path
 
 
+def _file_of(url: str) -> str:
+    """Name of the file that a URL ends in."""
+    try:
+        name = Path(unquote(urlsplit(url).path)).name
+    except ValueError:  # no address at all
+        name = ""
+    if not (name.lower().endswith(".onnx") and name.isprintable() and is_utf8(url)):
+        raise CardError(
+            f"The address {url!r} does not end in the name of an ONNX file.",
+            hint="Download the file and add its path.",
+        )
+    return name
+
+
 def _downloaded(url: str, file: str, progress: ProgressCallback | None) -> Path:
-    """The file of a URL, under its own name in a folder for that URL alone."""
+    """The file of a URL, under its own name in a folder for that URL alone.
+
+    What is no network at all is not kept, so that another attempt fetches it anew.
+    """
+    from tlpipe.graph.io import load_model
+
     folder = hashlib.sha256(url.encode()).hexdigest()[:16]
     target = cache_dir() / "weights" / "new" / folder / file
     make_folder(target.parent)
-    fetch_file(url, target, Expected(), progress)
+    hint = "Download the file by other means, and add its path."
+    fetch_file(url, target, Expected(), progress, hint=hint)
+    try:
+        load_model(target)
+    except BackboneError:
+        target.unlink(missing_ok=True)
+        raise
     return target
