@@ -196,8 +196,8 @@ def add_backbone(
 def remove_backbone(name: str) -> Removed:
     """Remove a user's own card, and what was downloaded and prepared for a backbone.
 
-    A card of tlpipe's own stays: only its downloaded and prepared files go. So does a network that
-    a user's card refers to by its path.
+    A card of tlpipe's own stays: only its downloaded and prepared files go. So do a network that
+    a user's card refers to by its path, and a card that was named by its path.
 
     Raises
     ------
@@ -208,9 +208,10 @@ def remove_backbone(name: str) -> Removed:
     """
     card = find_card(name)
     files = prepared_files(card)
-    own = card.name not in shipped_cards()
-    if own:
-        files.append(user_cards_dir() / f"{card.name}.toml")
+    added = user_cards_dir() / f"{card.name}.toml"
+    by_path = name.endswith(".toml") and Path(name).resolve() != added.resolve()
+    if card.name not in shipped_cards() and not by_path:
+        files.append(added)
     others = [c for c in all_cards().values() if c.name != card.name]
     shared = any(c.weights.sha256 == card.weights.sha256 for c in others)
     if card.weights.urls and not shared:
