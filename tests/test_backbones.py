@@ -526,6 +526,16 @@ def test_what_is_not_downloaded_is_not_pulled_from_elsewhere(network: Path) -> N
         pull_backbone("mine", source="x")
 
 
+def test_a_card_that_is_named_by_its_path_stays(network: Path, tmp_path: Path) -> None:
+    card = add_backbone(network, name="mine", options=UNIT).path
+    copy = tmp_path / "copy.toml"
+    copy.write_bytes(card.read_bytes())
+    assert len(remove_backbone(str(copy)).files) == 2  # the prepared network
+    assert copy.is_file()
+    assert card.is_file()
+    assert remove_backbone(str(card)).files == [card]
+
+
 def test_the_cards_of_the_catalogue_stay(tmp_path: Path) -> None:
     pull_backbone("efficientnet-lite0")
     removed = remove_backbone("efficientnet-lite0")
@@ -556,7 +566,7 @@ def test_check_measures_accuracy_on_classes_the_network_knows(
     assert "the stated one seems right" in result.verdict
     unstated = tlpipe.check_backbone(network, tmp_path / "truth.csv")
     assert [trial.name for trial in unstated.trials] == list(PRESETS)
-    assert unstated.verdict.endswith("is the best of these: state it with --preprocess.")
+    assert "by more than chance: ['raw'] may be right as well" in unstated.verdict
 
 
 def test_check_shows_a_wrong_preprocessing(network: Path, tmp_path: Path) -> None:
@@ -575,6 +585,27 @@ def test_check_shows_a_wrong_preprocessing(network: Path, tmp_path: Path) -> Non
     assert result.exit_code == 0, result.output
     assert "'raw' is better than the stated preprocessing by" in result.stderr
     assert "probably wrong" in result.stderr
+
+
+def test_a_few_images_prove_nothing(network: Path, tmp_path: Path) -> None:
+    write_image(tmp_path / "x.png", 1)
+    tlpipe.export_backbone(tmp_path / "own.onnx", backbone=find_backbone(network, UNIT))
+    for label in range(TINY_CLASSES):
+        (tmp_path / "one.csv").write_text(f"path,label\nx.png,{label}\n")
+        stated = tlpipe.check_backbone(network, tmp_path / "one.csv", backbone_options=UNIT)
+        assert "probably wrong" not in stated.verdict
+        assert "but not by more than chance" in (
+            tlpipe.check_backbone(network, tmp_path / "one.csv").verdict
+        )
+
+
+def test_check_counts_what_it_cannot_read(network: Path, tmp_path: Path) -> None:
+    write_image(tmp_path / "0" / "x.png", 1)
+    (tmp_path / "0" / "broken.png").write_bytes(b"x")
+    result = run("models", "check", network, tmp_path, "--max-rejects", "0")
+    assert result.exit_code == 3, result.output
+    assert "Rejected 1: 1 not-an-image." in result.stderr
+    assert run("models", "check", network, tmp_path, "--max-rejects", "50%").exit_code == 0
 
 
 def test_check_names_what_it_sees_where_labels_are_no_classes(network: Path, photos: Path) -> None:

@@ -35,7 +35,8 @@ class ClassNames:
     def find(self, label: str) -> int | None:
         """Number of the class that a label means: its number, identifier or name; else None."""
         if label.isdecimal():
-            return int(label) if int(label) < len(self.names) else None
+            number = int(label[-9:])
+            return number if len(label) < 10 and number < len(self.names) else None
         plain = _plain(label)
         for number, (name, identifier) in enumerate(zip(self.names, self.identifiers, strict=True)):
             if plain in (identifier, _plain(name), _plain(name.partition(",")[0])):

@@ -10,6 +10,7 @@ import click
 
 from tlpipe.cli.options import (
     PATH,
+    TOO_MANY_REJECTS,
     as_backbone_options,
     as_run_options,
     backbone_option,
@@ -124,7 +125,10 @@ def inspect_network_command(file: Path, as_json: bool, **more: Any) -> None:
     show_default=True,
     help="Number of images to run at most, spread evenly over the source.",
 )
-def check_command(backbone: str, source: Path, most: int, **more: Any) -> None:
+@click.pass_context
+def check_command(
+    ctx: click.Context, /, backbone: str, source: Path, most: int, **more: Any
+) -> None:
     """Run a backbone with its own classes, so that a wrong preprocessing is seen.
 
     Where the labels of SOURCE are classes of the network (their names, WordNet identifiers or
@@ -148,6 +152,8 @@ def check_command(backbone: str, source: Path, most: int, **more: Any) -> None:
             progress=report,
         )
     show_check(result)
+    if result.too_many_rejects:
+        ctx.exit(TOO_MANY_REJECTS)
 
 
 @models_group.command("pull")

@@ -5,12 +5,13 @@ Takes the records of the workflows ``network`` and ``check``, writes text.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tlpipe.cli.show import counted, say, show_table, shown
+from tlpipe.cli.show import counted, say, show_rejects, show_table, shown
 
 if TYPE_CHECKING:
     from tlpipe.workflows.check import CheckResult
@@ -183,6 +184,7 @@ def show_check(result: CheckResult) -> None:
         for trial in result.trials
     ]
     show_table(["preprocessing", "images", "top-1", "top-5", "mean probability"], rows)
+    show_rejects(Counter(result.rejects), "They took no part.")
     say(result.verdict)
 
 

@@ -9,6 +9,7 @@ five likeliest classes can be read.
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -86,6 +87,10 @@ class CheckResult:
         The stated preprocessing first, where there is one.
     verdict : str
         What the figures say, in words.
+    rejects : dict of str to int
+        Number of images that could not be read, by reason.
+    too_many_rejects : bool
+        Whether they are more than the options allow.
     """
 
     backbone: str
@@ -94,6 +99,8 @@ class CheckResult:
     unknown: list[str]
     trials: list[Trial]
     verdict: str
+    rejects: dict[str, int] = field(default_factory=dict)
+    too_many_rejects: bool = False
 
 
 def check_backbone(
@@ -142,19 +149,19 @@ def check_backbone(
     truth = {label: names.find(label) for label in sorted({i.label for i in items if i.label})}
     known = {label: number for label, number in truth.items() if number is not None}
     trials = []
+    judged = [i for i in items if i.label in known] if known else items
     with tempfile.TemporaryDirectory(prefix="tlpipe-") as folder:
         path = Path(folder) / "network.onnx"
         for (name, way), model in zip(ways, networks, strict=True):
             write_model(model, path)
             network = OrtNetwork(path, options.device)
             load = loader(card.image_size, way)
-            judged = [i for i in items if i.label in known] if known else items
-            outcomes = run_over(judged, len(judged), network, load, options, progress, "check")
-            rows = [
-                (outcome.item, outcome.values["probabilities"])
-                for outcome in outcomes
-                if outcome.reject is None
-            ]
+            rows, rejects = [], Counter[str]()
+            for outcome in run_over(judged, len(judged), network, load, options, progress, "check"):
+                if outcome.reject is None:
+                    rows.append((outcome.item, outcome.values["probabilities"]))
+                else:
+                    rejects[outcome.reject.reason.value] += 1
             if not rows:
                 raise SourceError(f"No image of {str(source.path)!r} could be read.")
             trials.append(_trial(name, stated is not None and way == stated, rows, known, names))
@@ -165,6 +172,8 @@ def check_backbone(
         unknown=sorted(truth.keys() - known.keys()),
         trials=trials,
         verdict=_verdict(trials),
+        rejects=dict(rejects),
+        too_many_rejects=options.too_many(rejects.total(), len(judged)),
     )
 
 
@@ -251,12 +260,30 @@ def _verdict(trials: Sequence[Trial]) -> str:
     best = max(trials, key=lambda trial: trial.top1 or 0.0)
     first = trials[0]
     if not first.stated:
+        close = [trial.name for trial in trials if trial is not best and _is_chance(trial, best)]
+        if close:
+            return (
+                f"{best.name!r} is the best of these, but not by more than chance: {close} may be"
+                " right as well. More images tell."
+            )
         return f"{best.name!r} is the best of these: state it with --preprocess."
     share, other = first.top1 or 0.0, best.top1 or 0.0
-    error = (max(share * (1 - share), 1e-9) / first.count) ** 0.5
-    if other - share <= 2 * error:
+    if _is_chance(first, best):
         return "No other preprocessing is better by more than chance: the stated one seems right."
     return (
         f"{best.name!r} is better than the stated preprocessing by"
         f" {100 * (other - share):.1f} points: the stated one is probably wrong."
     )
+
+
+def _is_chance(less: Trial, more: Trial) -> bool:
+    """Whether a trial may be better than another by chance: by two standard errors at most.
+
+    The errors are those of Agresti and Coull's estimate of a share, (k + 1) / (n + 2), which are
+    not 0 where none or all of a few images are right.
+    """
+    variance = 0.0
+    for trial in (less, more):
+        share = ((trial.top1 or 0.0) * trial.count + 1) / (trial.count + 2)
+        variance += share * (1 - share) / trial.count
+    return bool((more.top1 or 0.0) - (less.top1 or 0.0) <= 2 * variance**0.5)
