@@ -230,6 +230,36 @@ def test_weights_beside_the_network_are_checked_too(network: Path) -> None:
         prepared_file(card, open_graph)
 
 
+def test_weights_beside_a_link_to_the_network(network: Path, photos: Path, tmp_path: Path) -> None:
+    """As in the cache of the Hugging Face Hub: files under their checksums, and links to them."""
+    apart = tmp_path / "apart.onnx"
+    data = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 0}
+    onnx.save(tiny_network(), apart, **data)
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "main"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    apart.rename(blobs / "aa")
+    apart.with_name("weights.bin").rename(blobs / "bb")
+    try:
+        (snapshot / "net.onnx").symlink_to("../../blobs/aa")
+        (snapshot / "weights.bin").symlink_to("../../blobs/bb")
+    except OSError:
+        pytest.skip("this system makes no links")
+    card = find_backbone(snapshot / "net.onnx", UNIT)
+    assert card.weights.file == str(snapshot / "net.onnx")
+    assert [entry.file for entry in card.weights.data] == ["../../blobs/bb"]
+    tlpipe.train(photos, tmp_path / "c.onnx", backbone=card)
+    assert tlpipe.verify(tmp_path / "c.onnx").frozen
+    damage(blobs / "bb")
+    with pytest.raises(WeightsError, match="are not the published ones"):
+        tlpipe.verify(tmp_path / "c.onnx")
+    (snapshot / "weights.bin").unlink()
+    (tmp_path / "secret.bin").write_bytes((blobs / "bb").read_bytes())
+    (snapshot / "weights.bin").symlink_to(tmp_path / "secret.bin")
+    with pytest.raises(BackboneError, match="which is outside of its own folder"):
+        find_backbone(snapshot / "net.onnx", UNIT)
+
+
 # --- the road, with a network by path
 
 

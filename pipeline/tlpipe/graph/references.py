@@ -116,6 +116,10 @@ def _checked(tensor: TensorProto, facts: Mapping[str, str], path: Path) -> dict[
     location = Path(facts.get("location", ""))
     try:
         file = (folder / location).resolve()
+        if path.is_symlink() and not is_file(file):
+            # Caches of downloads keep all files in one folder, under names of their own, and links
+            # to them in another: the data then stand beside the link.
+            file = (path.absolute().parent / location).resolve()
         size = file.stat().st_size if is_file(file) else -1
     except (OSError, ValueError):  # a name that is too long, or holds a zero
         file, size = folder / location, -1

@@ -109,7 +109,7 @@ def read_metadata(flat: Mapping[str, str], where: str) -> ClassifierInfo:
             hint="A classifier is what 'tlpipe train' or 'tlpipe train-head' writes.",
         )
     version = flat.get("format_version", "")
-    if not version.isdecimal() or int(version) > FORMAT_VERSION:
+    if not version.isdecimal() or len(version) > 9 or int(version) > FORMAT_VERSION:
         raise ClassifierError(
             f"{where} has the format version {version!r}; this tlpipe reads up to"
             f" {FORMAT_VERSION}.",

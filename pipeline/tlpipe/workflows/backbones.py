@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import os
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -93,8 +94,9 @@ def import_network(path: Path, options: BackboneOptions) -> Card:
     """
     if not is_file(path):
         raise BackboneError(f"The network {str(path)!r} does not exist.")
-    files = _files(path)
-    facts = [PREPARATION, str(path.resolve()), [asdict(f) for f in files], asdict(options)]
+    own = _own(path)
+    files = _files(own)
+    facts = [PREPARATION, str(own), [asdict(f) for f in files], asdict(options)]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     known = cache_dir() / "imports" / f"{key[:32]}.json"
     reusable = options.preprocess is None or not options.preprocess.endswith(".toml")
@@ -104,28 +106,40 @@ def import_network(path: Path, options: BackboneOptions) -> Card:
         except (CardError, OSError, RecursionError, ValueError):
             _log.warning("The cached card %s is damaged; it is made anew.", known)
     network = look_into(path, options, prove=False)
-    card = card_of(network, files, options)
+    card = card_of(network, files, own)
     make_folder(known.parent)
     with whole_file(known) as temporary:
         temporary.write_text(card.to_json(), encoding="utf-8")
     return card
 
 
-def _files(path: Path) -> list[DataFile]:
+def _own(path: Path) -> Path:
+    """The network's absolute path; that of a link only where its weights stand beside the link."""
+    from tlpipe.graph.io import load_model
+
+    own = path.resolve()
+    if path.is_symlink():
+        try:
+            load_model(own)
+        except BackboneError:
+            return path.absolute()
+    return own
+
+
+def _files(own: Path) -> list[DataFile]:
     """The network's file and those of its weights, with their checksums."""
     from tlpipe.graph.io import load_model
     from tlpipe.graph.references import data_files
 
-    own = path.resolve()
-    paths = [own, *data_files(load_model(path), path)]  # all of them in its folder
+    paths = [own, *data_files(load_model(own), own)]
     return [
-        DataFile(p.relative_to(own.parent).as_posix(), sha256_file(p), p.stat().st_size)
+        DataFile(Path(os.path.relpath(p, own.parent)).as_posix(), sha256_file(p), p.stat().st_size)
         for p in paths
     ]
 
 
-def card_of(network: Network, files: list[DataFile], options: BackboneOptions) -> Card:
-    """The card that says of a network what was found.
+def card_of(network: Network, files: list[DataFile], path: Path) -> Card:
+    """The card that says of a network, which is at `path`, what was found.
 
     Raises
     ------
@@ -139,7 +153,7 @@ def card_of(network: Network, files: list[DataFile], options: BackboneOptions) -
         weights=WeightsSpec(
             package="",
             urls=(),
-            file=str(network.path.resolve()),
+            file=str(path),
             data=tuple(data),
             format="onnx",
             architecture="",
