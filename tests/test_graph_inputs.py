@@ -239,6 +239,31 @@ def test_a_function_that_calls_itself_is_refused() -> None:
     assert "own functions cannot be written out" in error_of(model).message
 
 
+def test_functions_that_would_become_too_many_operators_are_refused() -> None:
+    net = Net()
+    net.image = net.add("F30", net.take(3, SIZE, SIZE), domain="own", out="much")
+    model = finished(net)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    model.opset_import.append(opsets[1])
+    for number in range(31):
+        name, domain = (f"F{number - 1}", "own") if number else ("Relu", "")
+        twice = [
+            helper.make_node(name, ["a"], ["b"], domain=domain),
+            helper.make_node(name, ["b"], ["c"], domain=domain),
+        ]
+        function = helper.make_function("own", f"F{number}", ["a"], ["c"], twice, opsets)
+        model.functions.append(function)
+    assert "more than 1,000,000 operators" in error_of(model).message
+
+
+def test_an_input_that_is_stated_twice_is_one() -> None:
+    net = Net()
+    net.take(3, SIZE, SIZE)
+    model = finished(net)
+    model.graph.input.append(model.graph.input[0])
+    assert analyse(model, open_graph, Choices()).dim == WIDTH
+
+
 def test_several_inputs_are_asked_about() -> None:
     told = error_of(two_inputs())
     assert "has 2 inputs: ['x [0, 3, 16, 16]', 'prior [0, 7]']" in told.message

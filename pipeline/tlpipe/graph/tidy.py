@@ -10,6 +10,8 @@ Takes and gives ``onnx.ModelProto``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import onnx
 import onnx.checker
 import onnx.inliner
@@ -20,6 +22,10 @@ from tlpipe.graph.index import opset_of, reads
 
 _OLDEST_OPSET = 7
 """ONNX Runtime implements operators from this version on."""
+
+_MOST_NODES = 1_000_000
+"""Operators of a network whose functions are written out: a few that call each other may be many
+more than fit in memory."""
 
 _LOWEST_IR = 4
 """From this version of the file format on, weights need not be listed as inputs."""
@@ -43,6 +49,8 @@ def tidied(model: onnx.ModelProto) -> onnx.ModelProto:
     tidy.CopyFrom(model)
     if tidy.functions:
         try:
+            if _written_out(tidy) > _MOST_NODES:
+                raise ValueError(f"they would become more than {_MOST_NODES:,} operators")
             tidy = onnx.inliner.inline_local_functions(tidy)
         except (RuntimeError, ValueError, onnx.checker.ValidationError) as exc:
             raise BackboneError(
@@ -52,7 +60,8 @@ def tidied(model: onnx.ModelProto) -> onnx.ModelProto:
     initializers = {tensor.name for tensor in tidy.graph.initializer}
     read = {name for node in tidy.graph.node for name in reads(node)}
     read |= {value.name for value in tidy.graph.output}
-    inputs = [v for v in tidy.graph.input if v.name in read and v.name not in initializers]
+    stated = {value.name: value for value in reversed(tidy.graph.input)}  # each once, the first
+    inputs = [v for name, v in reversed(stated.items()) if name in read - initializers]
     del tidy.graph.input[:]
     tidy.graph.input.extend(inputs)
     for value in tidy.graph.input:
@@ -63,6 +72,26 @@ def tidied(model: onnx.ModelProto) -> onnx.ModelProto:
     if opset_of(tidy) < _OLDEST_OPSET and tidy.opset_import:
         tidy = converted(tidy, _OLDEST_OPSET)
     return tidy
+
+
+def _written_out(model: onnx.ModelProto) -> int:
+    """Number of operators of a network once its functions are written out."""
+    bodies = {(f.domain, f.name): f.node for f in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+
+    def size(nodes: Iterable[onnx.NodeProto]) -> int:
+        total = 0
+        for node in nodes:
+            key = (node.domain, node.op_type)
+            if key in bodies and key not in sizes:
+                sizes[key] = 1  # of one that calls itself, which the inliner refuses
+                sizes[key] = size(bodies[key])
+            total += sizes.get(key, 1)
+            for entry in node.attribute:
+                total += sum(size(subgraph.node) for subgraph in (entry.g, *entry.graphs))
+        return total
+
+    return size(model.graph.node)
 
 
 def converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
