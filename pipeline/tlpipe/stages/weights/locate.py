@@ -107,7 +107,7 @@ def _locate(card: Card) -> Path:
         return path
     else:
         path = Path(weights.file)
-        hint = "The path in a card is relative to the card."
+        hint = "Put it back; or correct the path in the card, which is relative to the card."
     if not is_file(path):
         raise WeightsError(
             f"The weights of {card.name!r} should be in {str(path)!r}, but there is no such file.",
