@@ -103,10 +103,10 @@ def network_options(command: F) -> F:
         ),
         click.option(
             "--preprocess",
-            metavar="PRESET|CARD",
+            metavar="PRESET|FILE",
             help="How images were prepared when the network was trained: imagenet, inception,"
-            " caffe, unit, raw, or a card (.toml) to take it from.  [default: as its card or file"
-            " says]",
+            " caffe, unit, raw, or a file to take it from: a card (.toml) or a"
+            " preprocessor_config.json.  [default: as its card or file says]",
         ),
     ):
         command = option(command)
