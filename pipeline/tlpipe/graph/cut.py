@@ -14,10 +14,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tlpipe.errors import BackboneError
-from tlpipe.graph import OWN_PREFIX
-from tlpipe.graph.index import Index, opset_of, reads
+from tlpipe.graph import EMBEDDINGS, IMAGE_INPUT, OWN_PREFIX, PROBABILITIES
+from tlpipe.graph.index import Index, all_nodes, opset_of, reads, rename
 from tlpipe.types import Pooling
 
+_OURS = (IMAGE_INPUT, EMBEDDINGS, PROBABILITIES)
 _INTEGERS = (TensorProto.UINT8, TensorProto.INT8)
 
 # Where quantised operators take the scale of their result; its zero point comes next. Sources: the
@@ -150,7 +151,7 @@ def cut_at(
     -------
     onnx.ModelProto
         What ``pruned`` gives, followed by what makes vectors of the tensors: an ``Identity`` at
-        the least, unless the tensor has the output's name.
+        the least. What has the name of an output or input of ours is called otherwise.
 
     Raises
     ------
@@ -166,9 +167,22 @@ def cut_at(
     needed = {name for pair in scales.values() for name in pair} - present
     result.graph.initializer.extend(t for t in model.graph.initializer if t.name in needed)
     del result.graph.output[:]
+    moved = _set_aside(result.graph)
     for cut in cuts:
-        _add_output(result, cut, kinds, scales)
+        _add_output(result, cut, kinds, scales, moved)
     return result
+
+
+def _set_aside(graph: onnx.GraphProto) -> dict[str, str]:
+    """Give what the network computes under a name of ours another one; weights keep theirs."""
+    made = {name for node in all_nodes(graph) if node.op_type != "Constant" for name in node.output}
+    made |= {value.name for value in graph.input if value.name != IMAGE_INPUT}  # see ``prefix``
+    moved = {name: f"{OWN_PREFIX}moved/{name}" for name in _OURS if name in made}
+    for value in graph.input:
+        value.name = moved.get(value.name, value.name)
+    for node in graph.node:
+        rename(node, moved)
+    return moved
 
 
 def _add_output(
@@ -176,13 +190,14 @@ def _add_output(
     cut: Cut,
     kinds: Mapping[str, Kind],
     scales: Mapping[str, tuple[str, str]],
+    moved: Mapping[str, str],
 ) -> None:
     """Nodes that make float32 (N, D) of the tensors of a cut."""
     graph = model.graph
     vectors = []
     start = f"{OWN_PREFIX}{cut.name}"
     for number, tensor in enumerate(cut.tensors):
-        x = tensor
+        x = moved.get(tensor, tensor)
         for step in _steps(tensor, kinds[tensor], cut.pooling, scales, opset_of(model)):
             name = f"{start}/{number}/{step.operator}"
             inputs = [x, *step.inputs]
@@ -196,7 +211,7 @@ def _add_output(
         vectors.append(x)
     if len(vectors) > 1:
         graph.node.append(helper.make_node("Concat", vectors, [cut.name], name=start, axis=1))
-    elif vectors[0] != cut.name:
+    else:
         graph.node.append(helper.make_node("Identity", vectors, [cut.name], name=start))
     value = helper.make_tensor_value_info(cut.name, TensorProto.FLOAT, ["N", cut.dim])
     graph.output.append(value)

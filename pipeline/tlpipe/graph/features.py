@@ -147,7 +147,8 @@ def feature_of(trace: Trace, tensor: str) -> str:
         elif node.op_type not in _REPACK or tensor != node.output[0]:
             return tensor
         before, after = trace.shapes.get(source, ()), trace.shapes.get(tensor, ())
-        if before[:1] != after[:1] or math.prod(before) != math.prod(after):
+        one = before[:1] == (1,) and len(after) == 1  # one image, squeezed to a bare vector
+        if not (one or before[:1] == after[:1]) or math.prod(before) != math.prod(after):
             return tensor
         if source not in trace.producers:  # the image itself
             return tensor

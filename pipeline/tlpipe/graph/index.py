@@ -5,7 +5,7 @@ Takes an ``onnx.ModelProto``, gives look-ups. Never runs anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 
 import onnx
@@ -91,6 +91,18 @@ def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
         for entry in node.attribute:
             for subgraph in (entry.g, *entry.graphs):
                 yield from all_nodes(subgraph)
+
+
+def rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+    """Call tensors otherwise wherever a node or its subgraphs make or read them."""
+    node.input[:] = [names.get(name, name) for name in node.input]
+    node.output[:] = [names.get(name, name) for name in node.output]
+    for entry in node.attribute:
+        for subgraph in (entry.g, *entry.graphs):
+            for inner in subgraph.node:
+                rename(inner, names)
+            for value in (*subgraph.input, *subgraph.output):
+                value.name = names.get(value.name, value.name)
 
 
 def attribute(node: onnx.NodeProto, name: str, default: object = None) -> object:

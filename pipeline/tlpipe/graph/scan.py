@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from tlpipe.graph import OWN_PREFIX
 from tlpipe.graph.axis import Stuck
-from tlpipe.graph.index import opset_of
+from tlpipe.graph.index import opset_of, rename
 from tlpipe.graph.proof import fixed_batch
 from tlpipe.graph.references import inlined
 from tlpipe.graph.tidy import converted
@@ -68,11 +68,10 @@ def scanned(model: onnx.ModelProto, sizes: Sequence[int]) -> onnx.ModelProto:
     body.initializer.extend(inlined(tensor) for tensor in model.graph.initializer)
     if opset >= 13:
         body.initializer.append(helper.make_tensor(first, TensorProto.INT64, [1], [0]))
-    # A name may be used once, inside and outside together: the outputs' are used outside.
+    # A name may be used once, inside and outside together: the input's and outputs' are outside.
     inner = {value.name: f"{BATCH_PREFIX}inner/{value.name}" for value in model.graph.output}
     for node in body.node:
-        for names in (node.input, node.output):
-            names[:] = [inner.get(name, name) for name in names]
+        rename(node, {**inner, image.name: f"{BATCH_PREFIX}one"})
     for field in ("node", "initializer", "input", "output", "value_info"):
         looped.graph.ClearField(field)
     for value, size in zip(model.graph.output, sizes, strict=True):
