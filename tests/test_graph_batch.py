@@ -165,6 +165,25 @@ FORMS: dict[str, Callable[[Net], onnx.ModelProto]] = {
 FREE_ALREADY = ("Expand",)
 
 
+@pytest.mark.parametrize("count", [4, 8])
+def test_constants_stored_for_each_image_of_a_fixed_batch(count: int) -> None:
+    """Exporters expand class tokens, and position embeddings, to the batch."""
+    net = Net(batch=count)
+    token = net.const(np.tile(net.rng.normal(size=(1, 1, WIDTH)), (count, 1, 1)), "cls")
+    x = net.add("Transpose", to(net, net.trunk(), count, WIDTH, TOKENS), perm=[0, 2, 1])
+    x = net.add("Concat", token, x, axis=1)
+    positions = np.tile(net.rng.normal(size=(1, TOKENS + 1, WIDTH)), (count, 1, 1))
+    x = net.add("Tanh", net.add("Add", x, net.const(positions, "positions")))
+    checked(from_tokens(net, x), "mean", classes=CLASSES, way="rewritten")
+
+
+def test_constants_that_differ_from_image_to_image_are_refused() -> None:
+    net = Net(batch=4)
+    x = net.add("Add", net.pooled(), net.w("each", 4, WIDTH), out="odd")
+    with pytest.raises(BackboneError, match="a constant differs from image to image"):
+        analyse(finished(net, x), open_graph, Choices())
+
+
 @pytest.mark.parametrize("batch", [1, "N"])  # where it says N, it lies
 @pytest.mark.parametrize("form", FORMS)
 def test_what_fixes_the_batch_is_rewritten(form: str, batch: int | str) -> None:

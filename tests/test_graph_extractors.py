@@ -264,3 +264,28 @@ def test_the_network_given_is_not_changed() -> None:
     assert model.SerializeToString() == before
     assert feed(model).shape == (4, 3, SIZE, SIZE)
     assert not np.array_equal(*feed(model, 2))
+
+
+@pytest.mark.parametrize(("width", "kind"), [(18, "classifier"), (512, "features")])
+def test_a_normalisation_behind_the_last_layer(width: int, kind: str) -> None:
+    """Behind class scores now and then; behind the embedding of face recognition always."""
+    net = Net()
+    parts = [net.const(np.full(width, value), f"bn{value}") for value in (1.5, 0.2, 0.1, 2.0)]
+    y = net.add("BatchNormalization", net.fc(net.pooled(), width), *parts, out="y")
+    found = analyse(net.model(y), open_graph, Choices())
+    assert found.decision is not None
+    assert (found.decision.walk is not None) == (kind == "classifier")
+
+
+def test_an_output_that_joins_the_others_is_the_main_one() -> None:
+    """DeiT with its teacher: the mean of two heads, and each by itself."""
+    net = Net()
+    x = net.pooled()
+    z = net.add("Tanh", x)
+    one, two = net.fc(x, 10, name="one", out="cls"), net.fc(z, 10, name="two", out="distilled")
+    y = net.add("Mul", net.add("Add", one, two), net.const(0.5, "half"), out="logits")
+    found = analyse(net.model(y, one, two), open_graph, Choices())
+    assert found.decision is not None
+    assert found.decision.walk is not None
+    assert found.decision.walk.output == "logits"
+    assert len(found.decision.feature.tensors) == 2

@@ -181,11 +181,14 @@ def judge(walk: Walk) -> tuple[str, str]:
         if inner or count % 8 == 0:
             return "features", f"{count:,} values come from an activation or pooling"
         return "classifier", f"{count:,} is no usual width of a layer inside a network"
-    names = " ".join((walk.output, layer.name, layer.weight, layer.output))
-    says_class, says_feature = _CLASS_WORDS.search(names), _FEATURE_WORDS.search(names)
-    if bool(says_class) != bool(says_feature):
-        word = (says_class or says_feature).group()  # type: ignore[union-attr]
-        return "classifier" if says_class else "features", f"its names say {word!r}"
+    if "batchnorm" in walk.passed and inner:
+        return "features", f"{count:,} values are normalised one by one"
+    # What the output is called says more than what its layer is called.
+    for names in (walk.output, " ".join((layer.name, layer.weight, layer.output))):
+        says_class, says_feature = _CLASS_WORDS.search(names), _FEATURE_WORDS.search(names)
+        if bool(says_class) != bool(says_feature):
+            word = (says_class or says_feature).group()  # type: ignore[union-attr]
+            return "classifier" if says_class else "features", f"its names say {word!r}"
     if not inner:
         return "classifier", f"{count:,} is no usual width of a layer inside a network"
     if not walk.passed & {"bias"}:
@@ -202,11 +205,14 @@ def _main(trace: Trace, walks: list[Walk]) -> tuple[Walk, tuple[str, ...]]:
         return walks[0], ()
     sizes = {walk.output: len(trace.ancestors([walk.layers[0].data])) for walk in walks}
     walks = sorted(walks, key=lambda walk: (sizes[walk.output], walk.is_scored), reverse=True)
+    walks.sort(key=lambda walk: len(walk.layers), reverse=True)  # stable
     main, *others = walks
     data = {tuple(layer.data for layer in walk.layers) for walk in walks}
     names = [walk.output for walk in others]
     if len(data) == 1:
         return main, (f"The outputs {names} come from the same embedding.",)
+    if all(set(walk.layers) <= set(main.layers) for walk in others):
+        return main, (f"The outputs {names} come from parts of the same embedding.",)
     # Auxiliary classifiers branch off half-way through the network.
     if all(sizes[name] < 0.85 * sizes[main.output] for name in names):
         return main, (f"The outputs {names} branch off earlier: auxiliary classifiers.",)

@@ -18,6 +18,11 @@ from tlpipe.graph.trace import Trace
 from tlpipe.graph.walk import Walk
 from tlpipe.types import Pooling
 
+_NOT_NEGATIVE = frozenset("Relu Sigmoid HardSigmoid Softmax".split())
+_KEEP_SIGNS = frozenset(
+    "Identity Dropout Flatten Reshape Squeeze Unsqueeze Transpose GlobalAveragePool AveragePool"
+    " MaxPool ReduceMean".split()
+)
 _REPACK = frozenset("Identity Dropout Flatten Reshape Squeeze Unsqueeze".split())
 
 
@@ -139,7 +144,7 @@ def feature_of(trace: Trace, tensor: str) -> str:
         if node.op_type in ("DequantizeLinear", "DynamicQuantizeLinear"):
             maker = trace.producers.get(source)
             if node.op_type == "DequantizeLinear" and maker is not None:
-                if maker.op_type != "QuantizeLinear":
+                if maker.op_type != "QuantizeLinear" or _rectifies(trace, maker):
                     return tensor
                 source = maker.input[0]
         elif node.op_type == "Gather" and (whole := as_strided(trace, node)):
@@ -153,6 +158,35 @@ def feature_of(trace: Trace, tensor: str) -> str:
         if source not in trace.producers:  # the image itself
             return tensor
         tensor = source
+
+
+def _rectifies(trace: Trace, node: onnx.NodeProto) -> bool:
+    """Whether a QuantizeLinear may cut off negative numbers, as the Relu did that it took in.
+
+    Quantisers drop a Relu (or Clip) where the integers begin at zero anyway; then what stands
+    before is not yet what the next layer gets.
+    """
+    return _begins_at_zero(trace, node) and not _never_negative(trace, node.input[0])
+
+
+def _begins_at_zero(trace: Trace, node: onnx.NodeProto) -> bool:
+    """Whether the lowest integer of a QuantizeLinear or DequantizeLinear stands for zero."""
+    if len(node.input) < 3 or not node.input[2]:
+        return True  # unsigned integers from zero on
+    zero = trace.value(node.input[2])
+    return bool(np.any(zero == np.iinfo(zero.dtype).min))
+
+
+def _never_negative(trace: Trace, tensor: str) -> bool:
+    """Whether a tensor holds no negative number, as far as the operators before it tell."""
+    node = trace.producers.get(tensor)
+    while node is not None and node.op_type in _KEEP_SIGNS and node.input:
+        node = trace.producers.get(node.input[0])
+    if node is None:
+        return False
+    if node.op_type == "DequantizeLinear":
+        return _begins_at_zero(trace, node)
+    return node.op_type in _NOT_NEGATIVE
 
 
 def as_strided(trace: Trace, node: onnx.NodeProto) -> str:
@@ -184,6 +218,8 @@ def features_behind(trace: Trace, walk: Walk, batch: int) -> Feature:
         found[tensor] = _layer_pooling(trace, layer, tensor, walk)
     shapes = tuple(trace.shapes[tensor] for tensor in found)
     poolings = set(found.values())
+    if poolings == {"none", "flatten"}:  # a vector laid out flat is what it was
+        poolings = {"flatten"}
     if any(shape[:1] != (batch,) for shape in shapes) or len(poolings) != 1:
         raise UndecidedError(
             f"What feeds the last layers, {list(found)} of the shapes"

@@ -58,7 +58,7 @@ class Walk:
         The last layer, or several whose results are averaged.
     passed : set of str
         What was met: "softmax", "sigmoid", "argmax", "activation", "pool", "bias", "pick-first",
-        "pick-other", "join".
+        "pick-other", "join", "batchnorm".
     scores : str
         The tensor to show as class scores; "" where none has a batch axis.
     scores_are_logits : bool
@@ -150,7 +150,8 @@ class _Walker:
                 if len(operands) > 1:
                     return self._branches(node, operands, width)
                 tensor = operands[0]
-            elif operator in ("BatchNormalization",) and walk.is_scored:
+            elif operator == "BatchNormalization" and not walk.passed & {"activation", "pool"}:
+                walk.passed.add("batchnorm")
                 tensor = node.input[0]
             else:
                 tensor = self._through(node, tensor)
