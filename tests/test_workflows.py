@@ -443,9 +443,63 @@ def zero_the_embeddings(model: onnx.ModelProto) -> None:
     model.graph.node.insert(position, node)
 
 
+def taken_out(model: onnx.ModelProto) -> onnx.TensorProto:
+    """A copy of a tensor of weights, which is no longer in the file."""
+    tensor = next(t for t in model.graph.initializer if t.name == "conv.bias")
+    kept = onnx.TensorProto.FromString(tensor.SerializeToString())
+    model.graph.initializer.remove(tensor)
+    return kept
+
+
+def define_it_twice(model: onnx.ModelProto) -> None:
+    """ONNX Runtime takes the first, whoever reads all in order the last."""
+    kept = taken_out(model)
+    other = numpy_helper.from_array(numpy_helper.to_array(kept) * 2, kept.name)
+    model.graph.initializer.extend([other, kept])
+
+
+def define_it_sparse(model: onnx.ModelProto) -> None:
+    kept = taken_out(model)
+    values = numpy_helper.from_array(numpy_helper.to_array(kept) * 2, kept.name)
+    indices = numpy_helper.from_array(np.arange(kept.dims[0]), "indices")
+    sparse = onnx.helper.make_sparse_tensor(values, indices, list(kept.dims))
+    model.graph.sparse_initializer.append(sparse)
+
+
+def ask_for_it(model: onnx.ModelProto) -> None:
+    kept = taken_out(model)
+    value = onnx.helper.make_tensor_value_info(kept.name, kept.data_type, kept.dims)
+    model.graph.input.append(value)
+
+
+def compute_it_in_the_head(model: onnx.ModelProto) -> None:
+    """By the head's Softmax; the Gemm gives the probabilities."""
+    kept = taken_out(model)
+    gemm = next(node for node in model.graph.node if node.op_type == "Gemm")
+    softmax = next(node for node in model.graph.node if node.op_type == "Softmax")
+    gemm.output[0] = "probabilities"
+    softmax.input[0], softmax.output[0] = "tlpipe/head/bias", kept.name
+
+
+def bypass_the_embeddings(model: onnx.ModelProto) -> None:
+    identity = next(node for node in model.graph.node if node.output[0] == "embeddings")
+    gemm = next(node for node in model.graph.node if node.op_type == "Gemm")
+    gemm.input[0] = identity.input[0]
+
+
+def exchange_the_output(model: onnx.ModelProto) -> None:
+    model.graph.output[1].name = model.graph.node[-3].input[0]
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
+        (define_it_twice, "same_graph"),
+        (define_it_sparse, "same_graph"),
+        (ask_for_it, "same_graph"),
+        (compute_it_in_the_head, "same_graph"),
+        (bypass_the_embeddings, "same_graph"),
+        (exchange_the_output, "same_graph"),
         (change_the_preprocessing, "same_graph"),
         (zero_the_embeddings, "same_graph"),
         (flip_a_bit, "changed"),

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 
 import onnx
 
-from tlpipe.graph import HEAD_PREFIX, OWN_PREFIX
+from tlpipe.graph import EMBEDDINGS, HEAD_PREFIX, OWN_PREFIX, PROBABILITIES
 from tlpipe.graph.references import array_of
 
 
@@ -55,14 +55,17 @@ def same_graph(model: onnx.ModelProto, features: onnx.ModelProto, full: onnx.Mod
         and every constant of its preprocessing must be in `model`.
     full : onnx.ModelProto
         The pretrained network; its own last layer may be in `model`, too. All else must belong to
-        a head: one Gemm and a Softmax.
+        a head: one Gemm of the embeddings and a Softmax of that.
     """
     ours, backbone, own = _nodes(model), _nodes(features), _nodes(full)
     if backbone - ours:
         return False
     head = [onnx.NodeProto.FromString(node) for node in ours - backbone if node not in own]
-    kinds = {HEAD_PREFIX + "logits": "Gemm", HEAD_PREFIX + "softmax": "Softmax"}
-    if any(kinds.get(node.name) != node.op_type for node in head):
+    logits, softmax = HEAD_PREFIX + "logits", HEAD_PREFIX + "softmax"
+    kinds = {logits: ("Gemm", EMBEDDINGS), softmax: ("Softmax", logits)}
+    if any(kinds.get(node.name) != (node.op_type, *node.input[:1]) for node in head):
+        return False
+    if not _defined_alike(model.graph, features.graph):
         return False
     if list(model.opset_import) != list(features.opset_import) or len(model.functions) != len(
         features.functions
@@ -72,6 +75,25 @@ def same_graph(model: onnx.ModelProto, features: onnx.ModelProto, full: onnx.Mod
     constants = {name for name in found if name.startswith(OWN_PREFIX)}
     constants = {name for name in constants if not name.startswith(HEAD_PREFIX)}
     return all(expected.get(name) == found[name] for name in constants)
+
+
+def _defined_alike(model: onnx.GraphProto, features: onnx.GraphProto) -> bool:
+    """Whether all that the backbone reads is defined in `model` as in `features`, and only there.
+
+    ONNX Runtime opens a file that defines a tensor twice, or as a sparse tensor, and which of them
+    counts is its own affair.
+    """
+    stored, inputs = (
+        [value.name for value in values] for values in (model.initializer, model.input)
+    )
+    made = [name for node in model.node for name in node.output if name]
+    return (
+        not model.sparse_initializer
+        and max(Counter([*stored, *inputs, *made]).values(), default=1) == 1
+        and inputs == [value.name for value in features.input]
+        and {tensor.name for tensor in features.initializer} <= set(stored)
+        and {value.name for value in model.output} == {PROBABILITIES, EMBEDDINGS}
+    )
 
 
 def _nodes(model: onnx.ModelProto) -> Counter[bytes]:
