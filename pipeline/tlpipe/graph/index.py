@@ -55,6 +55,15 @@ class Index:
                 found.update(name for name in node.output if name)
         return found
 
+    def tensor_of(self, layer: str) -> str:
+        """The tensor of that name, else the first output of the node of that name, else ""."""
+        if layer in self.producers:
+            return layer
+        by_node: dict[str, str] = {
+            node.name: node.output[0] for node in self.nodes if node.name and node.output
+        }
+        return by_node.get(layer, "")
+
     def is_data(self, name: str) -> bool:
         """Whether a tensor depends on the image's pixels."""
         return bool(name) and name not in self.constants and name not in self.shape_values
