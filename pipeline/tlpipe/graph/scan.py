@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from tlpipe.graph import OWN_PREFIX
 from tlpipe.graph.axis import Stuck
-from tlpipe.graph.index import opset_of
+from tlpipe.graph.index import opset_of, rename
 from tlpipe.graph.proof import fixed_batch
 from tlpipe.graph.references import inlined
 from tlpipe.graph.tidy import converted
@@ -68,8 +68,7 @@ def scanned(model: onnx.ModelProto) -> onnx.ModelProto:
     # A name may be used once, inside and outside together: the outputs' are used outside.
     inner = {value.name: f"{BATCH_PREFIX}inner/{value.name}" for value in outputs}
     for node in body.node:
-        for names in (node.input, node.output):
-            names[:] = [inner.get(name, name) for name in names]
+        rename(node, inner)
     for field in ("node", "initializer", "input", "output", "value_info"):
         looped.graph.ClearField(field)
     for value in outputs:
