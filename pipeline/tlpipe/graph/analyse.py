@@ -31,7 +31,7 @@ from tlpipe.graph.tidy import tidied
 from tlpipe.graph.trace import Trace
 
 if TYPE_CHECKING:
-    from tlpipe.types import OpenGraph
+    from tlpipe.types import OpenGraph, PoolingChoice
 
 PROOF = 4
 """Number of images in the proof that the batch is free."""
@@ -54,7 +54,7 @@ class Choices:
     """
 
     layer: str | None = None
-    pooling: str | None = None
+    pooling: PoolingChoice | None = None
     input: str | None = None
     size: tuple[int, int] | None = None
 
