@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, get_args
 
 from tlpipe.errors import CardError
-from tlpipe.types import Preprocess
-
-Interpolation = Literal["bicubic", "bilinear", "lanczos", "box", "nearest"]
+from tlpipe.types import Interpolation, Preprocess
 
 _RESAMPLE: dict[object, Interpolation] = {  # numbers of PIL.Image.Resampling
     0: "nearest",
@@ -27,9 +25,7 @@ _RESAMPLE: dict[object, Interpolation] = {  # numbers of PIL.Image.Resampling
     3: "bicubic",
     4: "box",
 }
-_NAMES: dict[object, Interpolation] = {
-    name: name for name in ("bicubic", "bilinear", "lanczos", "box", "nearest")
-}
+_NAMES: dict[object, Interpolation] = {name: name for name in get_args(Interpolation)}
 
 # Families whose processors do what their fields say, and no more.
 _PLAIN = frozenset("ViT DeiT Beit CLIP Siglip Bit Blip MobileNetV1 MobileNetV2 Segformer".split())

@@ -1,7 +1,7 @@
 """Preprocessing that many backbones share, by name; and what a network's file says of its own.
 
-Takes a name, a path or a file's metadata; gives a ``Preprocess``. Imports
-``card_rules``, ``errors``, ``files``, ``foreign_preprocess`` and ``records``.
+Takes a name, a path or a file's metadata; gives a ``Preprocess``. Imports ``card_rules``,
+``errors``, ``files``, ``foreign_preprocess``, ``records`` and ``types``.
 """
 
 from __future__ import annotations

@@ -93,9 +93,8 @@ def _without(model: onnx.ModelProto, answers: Mapping[str, bool]) -> onnx.ModelP
         for made, wanted in zip(branch.output, node.output, strict=True):
             source = names.get(made.name, made.name)
             nodes.append(helper.make_node("Identity", [source], [wanted]))
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del straight.graph.node[:]
-    straight.graph.node.extend(copies)
+    straight.graph.node.extend(nodes)
     return straight
 
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 from tlpipe.errors import UndecidedError
 from tlpipe.graph.features import Feature, feature_of, features_behind
-from tlpipe.graph.index import Index
 from tlpipe.graph.layers import any_layer
 from tlpipe.graph.trace import Trace
 from tlpipe.graph.walk import Stop, Walk, walk_back
@@ -236,7 +235,7 @@ def _choices(trace: Trace, first: str = "") -> str:
     return "Say which tensor is the embedding with --layer NAME: " + "; ".join(lines) + "."
 
 
-def named(trace: Trace, index: Index, layer: str, batch: int) -> Feature:
+def named(trace: Trace, layer: str, batch: int) -> Feature:
     """The feature a user named: a tensor, or a node for its first output.
 
     Raises
@@ -244,9 +243,8 @@ def named(trace: Trace, index: Index, layer: str, batch: int) -> Feature:
     UndecidedError
         There is no such layer, or it does not hold a vector per image.
     """
-    by_node = {node.name: node.output[0] for node in index.nodes if node.name and node.output}
-    tensor = layer if layer in index.producers else by_node.get(layer, "")
-    if not tensor or not trace.is_data(tensor):
+    tensor = trace.tensor_of(layer)
+    if not trace.is_data(tensor):
         raise UndecidedError(
             f"The network has no layer {layer!r} that depends on the image.",
             hint=_choices(trace),

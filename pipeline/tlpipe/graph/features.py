@@ -16,7 +16,7 @@ from tlpipe.graph.index import integer
 from tlpipe.graph.layers import Layer, covers_all
 from tlpipe.graph.trace import Trace
 from tlpipe.graph.walk import Walk
-from tlpipe.types import Pooling
+from tlpipe.types import Pooling, PoolingChoice
 
 _NOT_NEGATIVE = frozenset("Relu Sigmoid HardSigmoid Softmax".split())
 _KEEP_SIGNS = frozenset(
@@ -34,8 +34,8 @@ class Feature:
     ----------
     tensors : tuple of str
         Usually one; several, of several heads, are joined one behind the other.
-    pooling : str
-        How each becomes (N, D); see ``types.POOLINGS``; "" where that is not known.
+    pooling : str or None
+        How each becomes (N, D): see ``types.Pooling``; None where that is not known.
     shapes : tuple of tuple of int
         Of the tensors, for one batch.
     """
@@ -68,8 +68,8 @@ class Feature:
             )
         return cls((tensor,), _pooling(shape), (shape,))
 
-    def pooled(self, pooling: str | None) -> Feature:
-        """The same with the pooling a user chose: "mean", "cls" or "flatten"; None for no choice.
+    def pooled(self, pooling: PoolingChoice | None) -> Feature:
+        """The same with the pooling a user chose; None for no choice.
 
         Raises
         ------

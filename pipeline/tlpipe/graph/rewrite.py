@@ -81,9 +81,8 @@ class _Editor:
         for value in self.model.graph.output:
             if self._axes.get(value.name) != Axis(0):
                 raise Stuck(f"the images do not come first in {value.name!r}")
-        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in self._nodes]
         del self.model.graph.node[:]
-        self.model.graph.node.extend(copies)
+        self.model.graph.node.extend(self._nodes)
 
     def _sized(self, node: onnx.NodeProto) -> None:
         """A node without images; what it makes by their number carries them, too."""

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
 
 import onnx
 
 from tlpipe.graph.index import integer, integers
 from tlpipe.graph.layers import Layer, weighted_layer
 from tlpipe.graph.trace import Trace
+from tlpipe.types import Activation
 
 # Go on along the first input.
 _PASS = frozenset(
@@ -73,7 +73,7 @@ class Walk:
     scores_are_logits: bool = True
 
     @property
-    def activation(self) -> Literal["softmax", "sigmoid", "none"]:
+    def activation(self) -> Activation:
         """What makes probabilities of the scores."""
         if not self.scores_are_logits:
             return "none"
