@@ -373,3 +373,13 @@ def test_many_images_at_once() -> None:
     ours = embed(found, images)
     assert images.shape == (33, 3, SIZE, SIZE)
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_slice_of_as_many_images_as_the_proof_has_is_found() -> None:
+    net = Net(batch="N")
+    x = net.pooled()
+    starts, ends, axes = (net.shape([n], f"slice{at}") for at, n in enumerate((0, 4, 0)))
+    x = net.add("Slice", x, starts, ends, axes, out="part")
+    found = analyse(finished(net, x), open_graph, Choices())
+    assert found.freed is not None
+    assert found.freed.way == "one-by-one"
