@@ -265,4 +265,8 @@ class _Walker:
             if self._walk.passed & {"activation", "pool"}:
                 raise Stop(f"a {node.op_type} of branches that are no last layers stands before it")
             layers += found
+        for layer in layers:
+            made = {name for n in self._trace.ancestors([layer.data]) for name in n.output}
+            if any(other.output in made for other in layers):
+                raise Stop("a residual connection stands before it")
         return layers
