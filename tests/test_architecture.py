@@ -16,7 +16,16 @@ ROOT = Path(tlpipe.__file__).parent
 # A layer imports itself (but for stages and workflows, see below) and those before it.
 LAYERS = [
     {"errors", "records", "types", "files", "version"},
-    {"card", "card_rules", "card_text", "catalogue", "class_names", "graph", "presets"},
+    {
+        "card",
+        "card_rules",
+        "card_text",
+        "catalogue",
+        "class_names",
+        "foreign_preprocess",
+        "graph",
+        "presets",
+    },
     {"stages"},
     {"workflows"},
     {"cli"},

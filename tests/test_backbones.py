@@ -179,7 +179,8 @@ def test_preprocessing_from_a_card(tiny_card_path: Path, tmp_path: Path) -> None
         find_preprocess("image-net", (8, 8))
     assert str(caught.value) == (
         "There is no preprocessing 'image-net'. Use one of ['imagenet', 'inception', 'caffe',"
-        " 'unit', 'raw'], or the path of a card (.toml) to take it from."
+        " 'unit', 'raw'], or the path of a card (.toml) to take it from, or of a"
+        " preprocessor_config.json."
     )
     (tmp_path / "x.toml").write_text("[preprocess]\ncolour = 3\n")
     with pytest.raises(CardError, match=r"lacks \['resize'"):

@@ -165,6 +165,25 @@ FORMS: dict[str, Callable[[Net], onnx.ModelProto]] = {
 FREE_ALREADY = ("Expand",)
 
 
+@pytest.mark.parametrize("count", [4, 8])
+def test_constants_stored_for_each_image_of_a_fixed_batch(count: int) -> None:
+    """Exporters expand class tokens, and position embeddings, to the batch."""
+    net = Net(batch=count)
+    token = net.const(np.tile(net.rng.normal(size=(1, 1, WIDTH)), (count, 1, 1)), "cls")
+    x = net.add("Transpose", to(net, net.trunk(), count, WIDTH, TOKENS), perm=[0, 2, 1])
+    x = net.add("Concat", token, x, axis=1)
+    positions = np.tile(net.rng.normal(size=(1, TOKENS + 1, WIDTH)), (count, 1, 1))
+    x = net.add("Tanh", net.add("Add", x, net.const(positions, "positions")))
+    checked(from_tokens(net, x), "mean", classes=CLASSES, way="rewritten")
+
+
+def test_constants_that_differ_from_image_to_image_are_refused() -> None:
+    net = Net(batch=4)
+    x = net.add("Add", net.pooled(), net.w("each", 4, WIDTH), out="odd")
+    with pytest.raises(BackboneError, match="a constant differs from image to image"):
+        analyse(finished(net, x), open_graph, Choices())
+
+
 @pytest.mark.parametrize("batch", [1, "N"])  # where it says N, it lies
 @pytest.mark.parametrize("form", FORMS)
 def test_what_fixes_the_batch_is_rewritten(form: str, batch: int | str) -> None:
@@ -369,3 +388,13 @@ def test_many_images_at_once() -> None:
     ours = embed(found, images)
     assert images.shape == (33, 3, SIZE, SIZE)
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_slice_of_as_many_images_as_the_proof_has_is_found() -> None:
+    net = Net(batch="N")
+    x = net.pooled()
+    starts, ends, axes = (net.shape([n], f"slice{at}") for at, n in enumerate((0, 4, 0)))
+    x = net.add("Slice", x, starts, ends, axes, out="part")
+    found = analyse(finished(net, x), open_graph, Choices())
+    assert found.freed is not None
+    assert found.freed.way == "one-by-one"

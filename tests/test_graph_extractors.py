@@ -11,8 +11,8 @@ import pytest
 from networks import SIZE, WIDTH, Net, checked, feed
 from tlpipe.errors import BackboneError, UndecidedError
 from tlpipe.graph.analyse import Analysis, Choices, analyse
-from tlpipe.graph.branches import rename
 from tlpipe.graph.head import join_head
+from tlpipe.graph.index import rename
 from tlpipe.graph.prefix import fold_preprocess
 from tlpipe.presets import find_preprocess
 from tlpipe.stages.backbone import open_graph
@@ -270,13 +270,36 @@ def test_the_network_given_is_not_changed() -> None:
     assert not np.array_equal(*feed(model, 2))
 
 
+@pytest.mark.parametrize(("width", "kind"), [(18, "classifier"), (512, "features")])
+def test_a_normalisation_behind_the_last_layer(width: int, kind: str) -> None:
+    """Behind class scores now and then; behind the embedding of face recognition always."""
+    net = Net()
+    parts = [net.const(np.full(width, value), f"bn{value}") for value in (1.5, 0.2, 0.1, 2.0)]
+    y = net.add("BatchNormalization", net.fc(net.pooled(), width), *parts, out="y")
+    found = analyse(net.model(y), open_graph, Choices())
+    assert found.decision is not None
+    assert (found.decision.walk is not None) == (kind == "classifier")
+
+
+def test_an_output_that_joins_the_others_is_the_main_one() -> None:
+    """DeiT with its teacher: the mean of two heads, and each by itself."""
+    net = Net()
+    x = net.pooled()
+    z = net.add("Tanh", x)
+    one, two = net.fc(x, 10, name="one", out="cls"), net.fc(z, 10, name="two", out="distilled")
+    y = net.add("Mul", net.add("Add", one, two), net.const(0.5, "half"), out="logits")
+    found = analyse(net.model(y, one, two), open_graph, Choices())
+    assert found.decision is not None
+    assert found.decision.walk is not None
+    assert found.decision.walk.output == "logits"
+    assert len(found.decision.feature.tensors) == 2
+
+
 # --- names
 
 
 @pytest.mark.parametrize("batch", [1, "N"])
-@pytest.mark.parametrize(
-    "name", ["embeddings", "image", "probabilities", "tlpipe/mean", "tlpipe/embeddings"]
-)
+@pytest.mark.parametrize("name", ["embeddings", "image", "probabilities"])
 @pytest.mark.parametrize("at", ["x", "map", "gap", "vector", "logits"])
 def test_a_network_may_use_the_names_that_tlpipe_gives(
     at: str, name: str, batch: int | str
@@ -300,7 +323,7 @@ def test_a_network_may_use_the_names_that_tlpipe_gives(
     assert [array.shape for array in run({"image": images}, outputs)] == [(3, 2), (3, WIDTH)]
 
 
-@pytest.mark.parametrize("name", ["embeddings", "tlpipe/scale"])
+@pytest.mark.parametrize("name", ["embeddings", "image", "probabilities"])
 def test_weights_of_such_a_name_are_refused(name: str) -> None:
     net = Net()
     model = net.model(net.fc(net.pooled(), 10))

@@ -90,12 +90,12 @@ def hold(known: Known, model: onnx.ModelProto) -> FloatArray:
     assert after.items() <= before.items()
 
     image = found.image
-    count = 2 if known.name == "vgg19" else 4  # 20 billion multiplications each
+    count = 1 if known.name == "vgg19" else 4  # 20 billion multiplications each
     images = as_fed(sample_images(count, image.height, image.width), image)
     end = model.graph.output[0].name
     inside, last = evaluated(model, [known.tensor, end], images)
     expected = as_vector(inside, known.pooling)
-    ours = embed(found, images)
+    ours = embed(found, images, optimised=False)
     assert ours.shape == (count, known.dim)
     largest = np.abs(expected).max()
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4 * largest)

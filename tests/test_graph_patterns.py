@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from networks import WIDTH, Net, checked, evaluated, feed
-from tlpipe.graph.analyse import Choices, analyse
+from networks import WIDTH, Net, checked, embed, evaluated, feed
+from tlpipe.graph.analyse import Analysis, Choices, analyse
 from tlpipe.graph.digest import tensor_digests
 from tlpipe.stages.backbone import open_graph
 
@@ -217,6 +217,33 @@ def test_what_may_stand_before_the_last_layer(way: str) -> None:
         x = net.add(way, x)
     model = net.model(net.add("Softmax", net.fc(x, CLASSES), axis=1))
     checked(model, "gap", pooling="flatten", classes=CLASSES)
+
+
+@pytest.mark.parametrize("batch", [1, "N"])
+@pytest.mark.parametrize("form", ["Squeeze", "Reshape"])
+def test_one_image_without_a_batch_axis(form: str, batch: int | str) -> None:
+    """As ``squeeze()`` without an axis is exported: the last layer works on a bare vector."""
+    net = Net(batch=batch)
+    x = net.add("GlobalAveragePool", net.trunk(), out="gap")
+    flat = [net.shape([WIDTH], "flat")] if form == "Reshape" else []
+    y = net.add("MatMul", net.add(form, x, *flat), net.w("W", WIDTH, CLASSES))
+    y = net.add("Add", y, net.w("b", CLASSES))
+    found = checked_feature(net.model(net.add("Softmax", y, axis=0)), "gap")
+    assert (found.dim, found.output().logits) == (WIDTH, "")  # no scores for each image
+
+
+def checked_feature(model: onnx.ModelProto, tensor: str) -> Analysis:
+    found = analyse(model, open_graph, Choices())
+    assert found.decision is not None, found.undecided
+    assert found.decision.feature.tensors == (tensor,)
+    assert found.decision.walk is not None
+    assert found.decision.walk.classes == CLASSES
+    images = feed(model)
+    (expected,) = evaluated(model, [tensor], images)
+    np.testing.assert_allclose(
+        embed(found, images), expected.reshape(len(images), -1), rtol=1e-5, atol=1e-6
+    )
+    return found
 
 
 @pytest.mark.parametrize("classes", [10, 1000])

@@ -200,3 +200,14 @@ def test_integers_without_a_scale_are_refused() -> None:
     checked(model, "back", classes=CLASSES)
     with pytest.raises(BackboneError, match="holds integers, and no operator states their scale"):
         analyse(model, open_graph, Choices(layer="q"))
+
+
+def test_a_relu_that_went_into_the_quantisation_counts() -> None:
+    """Quantisers drop a Relu where integers begin at zero: what stands before may be negative."""
+    net = Net()
+    x = net.fc(net.pooled(), WIDTH, name="hidden", out="hidden")
+    x = quantised_pair(net, x, 0.05)
+    model = net.model(net.fc(x, CLASSES, out="y"))
+    analysis = analyse(model, open_graph, Choices())
+    assert analysis.decision is not None
+    assert analysis.decision.feature.tensors == (x,)

@@ -5,16 +5,23 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
-from conftest import TINY_DIM, card_text, tiny_network
-from tlpipe.card import Card
+from conftest import TINY_CLASSES, TINY_DIM, TINY_SIZE, card_text, tiny_network
+from tlpipe.card import Card, OutputSpec
 from tlpipe.catalogue import read_card
 from tlpipe.errors import BackboneError, WeightsError
 from tlpipe.files import CACHE_VARIABLE
-from tlpipe.stages.backbone import open_graph
-from tlpipe.stages.weights import feature_network, full_network, prepared_file, pretrained_file
+from tlpipe.stages.backbone import OrtNetwork, open_graph
+from tlpipe.stages.weights import (
+    feature_network,
+    full_network,
+    prepared_file,
+    pretrained_file,
+    resolved,
+)
 from tlpipe.stages.weights import network as module
 
 
@@ -121,3 +128,37 @@ def test_other_operators_around_the_same_tensors_are_another_network(tmp_path: P
     assert len(prints) == 2
     operators = [node.op_type for node in onnx.load(prepared_file(sigmoid, open_graph)).graph.node]
     assert "Sigmoid" in operators
+
+
+def left_to_find(card: Card, dim: int = TINY_DIM, classes: int = TINY_CLASSES) -> Card:
+    output = OutputSpec(("auto",), "auto", dim, "auto", classes, "auto")
+    return dataclasses.replace(card, output=output)
+
+
+def test_what_a_card_leaves_open_is_found(tiny_card: Card) -> None:
+    found = resolved(left_to_find(tiny_card), tiny_network(), open_graph)
+    assert (found.pooling, found.dim, found.logits) == ("flatten", TINY_DIM, "logits")
+    assert (found.classes, found.activation) == (TINY_CLASSES, "softmax")
+    assert resolved(tiny_card, tiny_network(), open_graph) == tiny_card.output
+    images = np.random.default_rng(3).integers(0, 256, (3, TINY_SIZE, TINY_SIZE, 3), np.uint8)
+    stated, left = [
+        OrtNetwork(prepared_file(card, open_graph), "cpu").run(images)["embeddings"]
+        for card in (tiny_card, left_to_find(tiny_card))
+    ]
+    np.testing.assert_array_equal(left, stated)
+
+
+@pytest.mark.parametrize("wrong", [{"dim": TINY_DIM + 1}, {"classes": TINY_CLASSES + 1}])
+def test_what_is_found_must_be_of_the_stated_size(tiny_card: Card, wrong: dict[str, int]) -> None:
+    message = f"has embeddings of {TINY_DIM} numbers and {TINY_CLASSES} classes; its card states"
+    with pytest.raises(BackboneError, match=message):
+        resolved(left_to_find(tiny_card, **wrong), tiny_network(), open_graph)
+
+
+def test_what_cannot_be_found_is_not_guessed(tiny_card: Card) -> None:
+    model = tiny_network()
+    del model.graph.node[-1]
+    model.graph.output[0].name = "features"
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = TINY_DIM
+    with pytest.raises(BackboneError):
+        resolved(left_to_find(tiny_card), model, open_graph)

@@ -1,8 +1,7 @@
 """A backbone's card: its fields, its checks and its fingerprint.
 
 Owns the card's schema (``models/README.md`` explains it to people). Takes a table as TOML or JSON
-gives it, gives a ``Card``. Imports ``card_rules``, ``errors``,
-``records`` and ``types``.
+gives it, gives a ``Card``. Imports ``card_rules``, ``errors``, ``records`` and ``types``.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any, Literal
 from tlpipe.card_rules import AUTO, PREPROCESS_HINT, UNSTATED, check_card
 from tlpipe.errors import CardError
 from tlpipe.records import RecordError, build
-from tlpipe.types import Pooling, Preprocess
+from tlpipe.types import Activation, Layout, PixelType, Pooling, Preprocess
 
 SCHEMA = 2
 """Version of the card's schema. Raise it when a field is added, dropped or changes its meaning;
@@ -88,8 +87,8 @@ class InputSpec:
     tensor: str
     height: int
     width: int
-    layout: Literal["NCHW", "NHWC"]
-    dtype: Literal["float32", "float16", "float64", "uint8"]
+    layout: Layout
+    dtype: PixelType
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ class OutputSpec:
     dim: int
     logits: str
     classes: int
-    activation: Literal["softmax", "sigmoid", "none", "auto"]
+    activation: Literal[Activation, "auto"]
 
     @property
     def is_found(self) -> bool:

@@ -58,8 +58,8 @@ def check_card(card: Card, where: str) -> None:
         "'tensors' must name a tensor, and each once": 0
         < len(output.tensors)
         == len(set(output.tensors)),
-        "'auto' goes for all of tensors, pooling, logits and activation, or for none": autos
-        in (0, 4),
+        "'auto' goes for all of tensors, pooling, logits and activation, or for none": autos == 0
+        or (autos == 4 and len(output.tensors) == 1),
         "'classes' must not be negative": output.classes >= 0,
         "'package' and 'urls' exclude each other": not (weights.package and weights.urls),
         "'urls' must be http:// or https:// addresses": all(

@@ -1,7 +1,7 @@
 """Preprocessing that many backbones share, by name; and what a network's file says of its own.
 
-Takes a name, a path or a file's metadata; gives a ``Preprocess``. Imports
-``card_rules``, ``errors``, ``files`` and ``records``.
+Takes a name, a path or a file's metadata; gives a ``Preprocess``. Imports ``card_rules``,
+``errors``, ``files``, ``foreign_preprocess``, ``records`` and ``types``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from tlpipe.card_rules import PREPROCESS_HINT, check_preprocess
 from tlpipe.errors import CardError
 from tlpipe.files import is_file
+from tlpipe.foreign_preprocess import from_foreign
 from tlpipe.records import RecordError, build
 from tlpipe.types import Preprocess
 
@@ -107,7 +108,8 @@ def find_preprocess(text: str, image_size: tuple[int, int], channels: int = 3) -
     Parameters
     ----------
     text : str
-        A preset, or the path of a card or of a TOML file with a table [preprocess].
+        A preset; the path of a card, or of a TOML file with a table [preprocess]; or that of a
+        ``preprocessor_config.json`` (see ``foreign_preprocess``).
     image_size : tuple of int
         Height and width in pixels.
     channels : int
@@ -121,11 +123,14 @@ def find_preprocess(text: str, image_size: tuple[int, int], channels: int = 3) -
     if text in PRESETS:
         found = preset(text, image_size)
     elif text.endswith(".toml"):
-        found = _from_file(Path(text))
+        found = _from_card(Path(text))
+    elif text.endswith(".json"):
+        found = _from_json(Path(text), image_size)
     else:
         raise CardError(
             f"There is no preprocessing {text!r}.",
-            hint=f"Use one of {list(PRESETS)}, or the path of a card (.toml) to take it from.",
+            hint=f"Use one of {list(PRESETS)}, or the path of a card (.toml) to take it from, or of"
+            " a preprocessor_config.json.",
         )
     if channels == 1 and found.colour != "grey":
         if len({*found.mean}) > 1 or len({*found.std}) > 1:
@@ -138,7 +143,20 @@ def find_preprocess(text: str, image_size: tuple[int, int], channels: int = 3) -
     return found
 
 
-def _from_file(path: Path) -> Preprocess:
+def _from_json(path: Path, image_size: tuple[int, int]) -> Preprocess:
+    where = f"The preprocessing in {str(path)!r}"
+    if not is_file(path):
+        raise CardError(f"The file {str(path)!r} does not exist.")
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, RecursionError, ValueError) as exc:
+        raise CardError(f"{where} cannot be read: {exc}.") from exc
+    if not isinstance(table, Mapping):
+        raise CardError(f"{where} is {table!r}; it must be a table.")
+    return from_foreign(table, image_size, where)
+
+
+def _from_card(path: Path) -> Preprocess:
     where = f"The preprocessing in {str(path)!r}"
     if not is_file(path):
         raise CardError(f"The card {str(path)!r} does not exist.")

@@ -30,6 +30,18 @@ SPLIT_CHOICES: tuple[SplitChoice, ...] = ("auto", "all", "train", "validation", 
 Device = Literal["auto", "cpu", "cuda"]
 DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda")
 
+PoolingChoice = Literal["mean", "cls", "flatten"]
+POOLING_CHOICES: tuple[PoolingChoice, ...] = ("mean", "cls", "flatten")
+"""What a user may choose, where a layer holds more than one vector per image."""
+
+Interpolation = Literal["bicubic", "bilinear", "lanczos", "box", "nearest"]
+Layout = Literal["NCHW", "NHWC"]
+PixelType = Literal["float32", "float16", "float64", "uint8"]
+"""Type of the numbers in which a backbone takes images."""
+
+Activation = Literal["softmax", "sigmoid", "none"]
+"""What makes probabilities of a network's class scores; none where they are that already."""
+
 Pooling = Literal["none", "flatten", "mean-channels-first", "mean-channels-last", "cls"]
 """How a backbone's tensor becomes one vector per image, (N, D): it is one; its numbers are laid
 out one behind the other; the mean over all positions, where the channels stand first, (N, D, ...),
@@ -183,7 +195,7 @@ class Preprocess:
     colour: Literal["rgb", "bgr", "grey"]
     resize: Literal["exact", "shortest"]
     size: int
-    interpolation: Literal["bicubic", "bilinear", "lanczos", "box", "nearest"]
+    interpolation: Interpolation
     antialias: bool
     crop: Literal["none", "centre-fraction", "centre"]
     crop_fraction: float

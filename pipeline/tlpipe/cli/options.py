@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tlpipe.types import DEFAULT_BACKBONE, DEFAULT_SEED, DEVICES
+from tlpipe.types import DEFAULT_BACKBONE, DEFAULT_SEED, DEVICES, POOLING_CHOICES
 
 if TYPE_CHECKING:
     from tlpipe.card import Card
@@ -86,13 +87,12 @@ def network_options(command: F) -> F:
         ),
         click.option(
             "--input",
-            "input_",
             metavar="NAME",
             help="The input that takes images, where the network has several.",
         ),
         click.option(
             "--pooling",
-            type=click.Choice(("mean", "cls", "flatten")),
+            type=click.Choice(POOLING_CHOICES),
             help="How the layer becomes one vector, where it holds several: tokens, positions.",
         ),
         click.option(
@@ -103,10 +103,10 @@ def network_options(command: F) -> F:
         ),
         click.option(
             "--preprocess",
-            metavar="PRESET|CARD",
+            metavar="PRESET|FILE",
             help="How images were prepared when the network was trained: imagenet, inception,"
-            " caffe, unit, raw, or a card (.toml) to take it from.  [default: as its card or file"
-            " says]",
+            " caffe, unit, raw, or a file to take it from: a card (.toml) or a"
+            " preprocessor_config.json.  [default: as its card or file says]",
         ),
     ):
         command = option(command)
@@ -117,8 +117,8 @@ def as_backbone_options(more: dict[str, Any]) -> BackboneOptions:
     """Take the values of ``network_options`` out of a command's keyword arguments."""
     from tlpipe.workflows.network import BackboneOptions
 
-    names = ("preprocess", "layer", "pooling", "input_", "image_size")
-    return BackboneOptions(*(more.pop(name) for name in names))
+    names = [field.name for field in fields(BackboneOptions)]
+    return BackboneOptions(**{name: more.pop(name) for name in names})
 
 
 def found_backbone(backbone: str, more: dict[str, Any]) -> Card:

@@ -131,7 +131,7 @@ def _show_decision(network: Network) -> None:
     if walk is not None:
         names = " and ".join(repr(layer.name) for layer in walk.layers)
         _line(f"  kind        classifier of {counted(walk.classes, 'class')}")
-        _line(f"  last layer  {names} ({walk.layers[0].operator}): it is cut off")
+        _line(f"  last layer  {names} ({walk.layers[0].operator}), cut off")
     else:
         _line("  kind        feature extractor: nothing is cut off")
     _line(f"  because     {decision.reason}")
@@ -144,10 +144,8 @@ def _show_decision(network: Network) -> None:
     _line(f"  embedding   {parts}, {_POOLINGS[str(feature.pooling)]}: {feature.dim:,} numbers")
     if freed is not None:
         _line(f"  batch       {_WAYS[freed.way]}")
-        _line(
-            "              proved: 4 images at once give what they give one by one, to"
-            f" {freed.difference:.0e} of the largest value"
-        )
+        exact = f"to {freed.difference:.0e} of the largest value" if freed.difference else "exactly"
+        _line(f"              proved: 4 images at once give what they give one by one, {exact}")
         for reason in freed.reasons:
             _line(f"              not simpler, because {reason}")
     if network.preprocess is not None:

@@ -31,7 +31,7 @@ from tlpipe.graph.tidy import tidied
 from tlpipe.graph.trace import Trace
 
 if TYPE_CHECKING:
-    from tlpipe.types import OpenGraph
+    from tlpipe.types import OpenGraph, PoolingChoice
 
 PROOF = 4
 """Number of images in the proof that the batch is free."""
@@ -54,7 +54,7 @@ class Choices:
     """
 
     layer: str | None = None
-    pooling: str | None = None
+    pooling: PoolingChoice | None = None
     input: str | None = None
     size: tuple[int, int] | None = None
 
@@ -71,8 +71,6 @@ class Analysis:
     undecided : UndecidedError or None
     candidates : list of Candidate
         Layers before which it could be cut, the last first.
-    dim : int
-        D; 0 where undecided.
     freed : Freed or None
         The feature extractor with a free batch; None where undecided.
     """
@@ -81,8 +79,12 @@ class Analysis:
     decision: Decision | None
     undecided: UndecidedError | None
     candidates: list[Candidate]
-    dim: int
     freed: Freed | None
+
+    @property
+    def dim(self) -> int:
+        """D, the length of the embedding; 0 where undecided."""
+        return 0 if self.decision is None else self.decision.feature.dim
 
     def output(self) -> OutputSpec:
         """What was found, as a card states it.
@@ -97,14 +99,14 @@ class Analysis:
             raise self.undecided
         feature, walk = self.decision.feature, self.decision.walk
         assert feature.pooling is not None
-        scored = walk is not None and bool(walk.scores)
+        scored = walk if walk is not None and walk.scores else None
         return OutputSpec(
             tensors=feature.tensors,
             pooling=feature.pooling,
             dim=feature.dim,
-            logits=walk.scores if walk is not None and scored else "",
-            classes=walk.classes if walk is not None and scored else 0,
-            activation=walk.activation if walk is not None and scored else "none",
+            logits=scored.scores if scored else "",
+            classes=scored.classes if scored else 0,
+            activation=scored.activation if scored else "none",
         )
 
 
@@ -138,7 +140,7 @@ def analyse(
     try:
         decision = _decision(trace, choices, batch)
     except UndecidedError as undecided:
-        return Analysis(image, None, undecided, found, 0, None)
+        return Analysis(image, None, undecided, found, None)
     feature = decision.feature
     freed = None
     if prove:
@@ -146,8 +148,8 @@ def analyse(
         feeds = {image.tensor: fed[:batch]}
         kinds = tensor_kinds(sized, feature.tensors, feeds, open_graph)
         cut = cut_at(sized, [Cut(EMBEDDINGS, feature.tensors, feature.pooling, feature.dim)], kinds)
-        freed = free_batch(cut, fed[:PROOF], open_graph, [feature.dim])
-    return Analysis(image, decision, None, found, feature.dim, freed)
+        freed = free_batch(cut, fed[:PROOF], open_graph)
+    return Analysis(image, decision, None, found, freed)
 
 
 def prepared_input(
@@ -242,7 +244,7 @@ def tensor_kinds(
 
 def _decision(trace: Trace, choices: Choices, batch: int) -> Decision:
     if choices.layer is not None:
-        feature = named(trace, trace, choices.layer, batch).pooled(choices.pooling)
+        feature = named(trace, choices.layer, batch).pooled(choices.pooling)
         return Decision(feature, None, f"--layer names {feature.tensors[0]!r}")
     decision = decide(trace, batch)
     if decision.walk is None:  # what feeds a last layer needs no choice
@@ -253,7 +255,5 @@ def _decision(trace: Trace, choices: Choices, batch: int) -> Decision:
 
 def _as_far_as(model: onnx.ModelProto, layer: str) -> onnx.ModelProto:
     """The network as far as a layer depends on it; whole where it has no such layer."""
-    index = Index(model.graph)
-    by_node = {node.name: node.output[0] for node in index.nodes if node.name and node.output}
-    tensor = layer if layer in index.producers else by_node.get(layer)
+    tensor = Index(model.graph).tensor_of(layer)
     return pruned(model, [tensor]) if tensor else model

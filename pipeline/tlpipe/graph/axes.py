@@ -203,6 +203,9 @@ def _einsum(step: Step) -> Axis:
     return Axis(right.index(letter), before, after)
 
 
+JOINING = frozenset("Add Sub Mul Div Pow Where Min Max Sum Mean".split())
+"""Operators that join several tensors element by element."""
+
 _ELEMENTWISE = (
     "Add Sub Mul Div Pow Where Min Max Sum Mean And Or Not Xor Equal Greater Less GreaterOrEqual"
     " LessOrEqual PRelu Mod BitShift Abs Acos Acosh Asin Asinh Atan Atanh Cast CastLike Ceil Celu"

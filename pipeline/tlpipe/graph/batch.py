@@ -18,12 +18,10 @@ Takes and gives ``onnx.ModelProto``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import onnx
-from onnx import TensorProto, helper
 
 from tlpipe.errors import BackboneError
 from tlpipe.graph.axis import Stuck
@@ -61,20 +59,17 @@ class Freed:
     reasons: tuple[str, ...]
 
 
-def free_batch(
-    model: onnx.ModelProto, images: Any, open_graph: OpenGraph, sizes: Sequence[int]
-) -> Freed:
+def free_batch(model: onnx.ModelProto, images: Any, open_graph: OpenGraph) -> Freed:
     """Make a network take any number of images, and prove it.
 
     Parameters
     ----------
     model : onnx.ModelProto
-        With one input; each output's first axis is the batch. Not changed.
+        With one input; its outputs are vectors that state their width, (N, D), as ``cut_at`` gives
+        them. Not changed.
     images : array (B, ...)
         Some different images as that input takes them.
     open_graph : OpenGraph
-    sizes : sequence of int
-        Width of each output.
 
     Raises
     ------
@@ -96,7 +91,7 @@ def free_batch(
         reasons.append(together)
     for way in ways:
         try:
-            freed = freed_by(way, model, images, open_graph, sizes)
+            freed = freed_by(way, model, images, open_graph)
             error = prove(freed, images, expected, open_graph)
         except Stuck as stuck:
             reasons.append(f"{way}: {stuck}")
@@ -117,7 +112,7 @@ def free_batch(
 
 
 def freed_by(
-    way: Way, model: onnx.ModelProto, images: Any, open_graph: OpenGraph, sizes: Sequence[int]
+    way: Way, model: onnx.ModelProto, images: Any, open_graph: OpenGraph
 ) -> onnx.ModelProto:
     """The network freed in one way, without proof.
 
@@ -127,13 +122,11 @@ def freed_by(
         It cannot be freed in that way.
     """
     if way == "one-by-one":
-        return scanned(model, sizes)
+        return scanned(model)
     freed = onnx.ModelProto()
     freed.CopyFrom(model)
     del freed.graph.value_info[:]
     freed.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
-    for value, size in zip(freed.graph.output, sizes, strict=True):
-        value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, ["N", size]))
     if way == "rewritten":
         batch = fixed_batch(model) or 1
         feeds = {model.graph.input[0].name: filled(images, batch)}
@@ -151,7 +144,7 @@ def way_of(model: onnx.ModelProto) -> Way:
 
 
 def _together(model: onnx.ModelProto) -> str:
-    """Why images could not be told from their neighbours in a batch, whatever a proof says; ""."""
+    """Why a batch may mix its images whatever a proof says; "" where nothing speaks for that."""
     if any(node.op_type in _PER_BATCH_SCALES for node in all_nodes(model.graph)):
         return "it scales its activations by the batch"
     index = Index(model.graph)

@@ -17,7 +17,7 @@ import onnx
 from onnx import helper
 
 from tlpipe.graph import OWN_PREFIX
-from tlpipe.graph.index import Index, attribute
+from tlpipe.graph.index import Index, attribute, rename
 from tlpipe.graph.io import runnable
 
 if TYPE_CHECKING:
@@ -93,9 +93,8 @@ def _without(model: onnx.ModelProto, answers: Mapping[str, bool]) -> onnx.ModelP
         for made, wanted in zip(branch.output, node.output, strict=True):
             source = names.get(made.name, made.name)
             nodes.append(helper.make_node("Identity", [source], [wanted]))
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del straight.graph.node[:]
-    straight.graph.node.extend(copies)
+    straight.graph.node.extend(nodes)
     return straight
 
 
@@ -104,15 +103,3 @@ def _fresh_names(branch: onnx.GraphProto, prefix: str) -> dict[str, str]:
     made = [tensor.name for tensor in branch.initializer]
     made += [name for node in branch.node for name in node.output if name]
     return {name: f"{prefix}{name}" for name in made}
-
-
-def rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
-    """Have a node, and the nodes of its subgraphs, use other names for tensors."""
-    node.input[:] = [names.get(name, name) for name in node.input]
-    node.output[:] = [names.get(name, name) for name in node.output]
-    for entry in node.attribute:
-        for subgraph in (entry.g, *entry.graphs):
-            for inner in subgraph.node:
-                rename(inner, names)
-            for value in subgraph.output:
-                value.name = names.get(value.name, value.name)

@@ -5,7 +5,6 @@ Takes and gives ``onnx.ModelProto``.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,10 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tlpipe.errors import BackboneError
 from tlpipe.graph import EMBEDDINGS, IMAGE_INPUT, OWN_PREFIX, PROBABILITIES
-from tlpipe.graph.branches import rename
-from tlpipe.graph.index import Index, opset_of, reads
+from tlpipe.graph.index import Index, all_nodes, opset_of, reads, rename
 from tlpipe.types import Pooling
 
+_OURS = (IMAGE_INPUT, EMBEDDINGS, PROBABILITIES)
 _INTEGERS = (TensorProto.UINT8, TensorProto.INT8)
 
 # Where quantised operators take the scale of their result; its zero point comes next. Sources: the
@@ -152,12 +151,12 @@ def cut_at(
     -------
     onnx.ModelProto
         What ``pruned`` gives, followed by what makes vectors of the tensors: an ``Identity`` at
-        the least. Tensors whose names tlpipe needs itself have got others.
+        the least. What has the name of an output or input of ours is called otherwise.
 
     Raises
     ------
     BackboneError
-        The graph computes no tensor of such a name, or has weights of a name of tlpipe's own.
+        The graph computes no tensor of such a name.
     """
     wanted = list(dict.fromkeys(tensor for cut in cuts for tensor in cut.tensors))
     scales = {name: scales_of(model, name) for name in wanted if kinds[name].data_type in _INTEGERS}
@@ -168,40 +167,35 @@ def cut_at(
     needed = {name for pair in scales.values() for name in pair} - present
     result.graph.initializer.extend(t for t in model.graph.initializer if t.name in needed)
     del result.graph.output[:]
-    names = _make_way(result.graph)
+    moved = _set_aside(result.graph)
     for cut in cuts:
-        _add_output(result, cut, kinds, scales, names)
+        _add_output(result, cut, kinds, scales, moved)
     return result
 
 
-def _make_way(graph: onnx.GraphProto) -> dict[str, str]:
-    """Give other names to tensors whose names tlpipe needs itself: new names by old ones.
+def _set_aside(graph: onnx.GraphProto) -> dict[str, str]:
+    """Give what the network computes under a name of ours another one; weights keep theirs.
 
-    A weight keeps its name, since that is what it is compared by. So does what ``branches`` added.
+    Raises
+    ------
+    BackboneError
+        Weights have one: it is by their names that they are compared.
     """
-    ours = re.compile(
-        rf"{IMAGE_INPUT}|{EMBEDDINGS}|{PROBABILITIES}|{OWN_PREFIX}(?!branch/).*", re.S
-    )
-    weights = {tensor.name for tensor in graph.initializer}
-    made = {name for node in graph.node for name in node.output}
-    inputs = {value.name for value in graph.input} - {IMAGE_INPUT}  # see ``fold_preprocess``
-    names = {}
-    for name in sorted(weights | made | inputs):
-        if not ours.fullmatch(name):
-            continue
-        if name in weights:
+    for tensor in graph.initializer:
+        if tensor.name in _OURS:
             raise BackboneError(
-                f"The network's weights {name!r} have a name that tlpipe gives to what it adds.",
+                f"The network's weights {tensor.name!r} have a name that tlpipe gives to what it"
+                " adds.",
                 hint="Export the network again with other names.",
             )
-        names[name] = f"backbone/{name}"
-        while names[name] in weights | made | inputs:
-            names[name] += "_"
-    for node in graph.node if names else ():
-        rename(node, names)
+    made = {name for node in all_nodes(graph) if node.op_type != "Constant" for name in node.output}
+    made |= {value.name for value in graph.input if value.name != IMAGE_INPUT}  # see ``prefix``
+    moved = {name: f"{OWN_PREFIX}moved/{name}" for name in _OURS if name in made}
     for value in graph.input:
-        value.name = names.get(value.name, value.name)
-    return names
+        value.name = moved.get(value.name, value.name)
+    for node in graph.node:
+        rename(node, moved)
+    return moved
 
 
 def _add_output(
@@ -209,17 +203,17 @@ def _add_output(
     cut: Cut,
     kinds: Mapping[str, Kind],
     scales: Mapping[str, tuple[str, str]],
-    names: Mapping[str, str],
+    moved: Mapping[str, str],
 ) -> None:
     """Nodes that make float32 (N, D) of the tensors of a cut."""
     graph = model.graph
     vectors = []
     start = f"{OWN_PREFIX}{cut.name}"
     for number, tensor in enumerate(cut.tensors):
-        x = names.get(tensor, tensor)
+        x = moved.get(tensor, tensor)
         for step in _steps(tensor, kinds[tensor], cut.pooling, scales, opset_of(model)):
             name = f"{start}/{number}/{step.operator}"
-            inputs = [x, *(names.get(given, given) for given in step.inputs)]
+            inputs = [x, *step.inputs]
             if step.constant is not None:
                 constant = numpy_helper.from_array(np.array(step.constant, np.int64), f"{name}/of")
                 graph.initializer.append(constant)

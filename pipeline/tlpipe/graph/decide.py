@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 from tlpipe.errors import UndecidedError
 from tlpipe.graph.features import Feature, feature_of, features_behind
-from tlpipe.graph.index import Index
 from tlpipe.graph.layers import any_layer
 from tlpipe.graph.trace import Trace
 from tlpipe.graph.walk import Stop, Walk, walk_back
@@ -181,11 +180,14 @@ def judge(walk: Walk) -> tuple[str, str]:
         if inner or count % 8 == 0:
             return "features", f"{count:,} values come from an activation or pooling"
         return "classifier", f"{count:,} is no usual width of a layer inside a network"
-    names = " ".join((walk.output, layer.name, layer.weight, layer.output))
-    says_class, says_feature = _CLASS_WORDS.search(names), _FEATURE_WORDS.search(names)
-    if bool(says_class) != bool(says_feature):
-        word = (says_class or says_feature).group()  # type: ignore[union-attr]
-        return "classifier" if says_class else "features", f"its names say {word!r}"
+    if "batchnorm" in walk.passed and inner:
+        return "features", f"{count:,} values are normalised one by one"
+    # What the output is called says more than what its layer is called.
+    for names in (walk.output, " ".join((layer.name, layer.weight, layer.output))):
+        says_class, says_feature = _CLASS_WORDS.search(names), _FEATURE_WORDS.search(names)
+        if bool(says_class) != bool(says_feature):
+            word = (says_class or says_feature).group()  # type: ignore[union-attr]
+            return "classifier" if says_class else "features", f"its names say {word!r}"
     if not inner:
         return "classifier", f"{count:,} is no usual width of a layer inside a network"
     if not walk.passed & {"bias"}:
@@ -202,11 +204,14 @@ def _main(trace: Trace, walks: list[Walk]) -> tuple[Walk, tuple[str, ...]]:
         return walks[0], ()
     sizes = {walk.output: len(trace.ancestors([walk.layers[0].data])) for walk in walks}
     walks = sorted(walks, key=lambda walk: (sizes[walk.output], walk.is_scored), reverse=True)
+    walks.sort(key=lambda walk: len(walk.layers), reverse=True)  # stable
     main, *others = walks
     data = {tuple(layer.data for layer in walk.layers) for walk in walks}
     names = [walk.output for walk in others]
     if len(data) == 1:
         return main, (f"The outputs {names} come from the same embedding.",)
+    if all(set(walk.layers) <= set(main.layers) for walk in others):
+        return main, (f"The outputs {names} come from parts of the same embedding.",)
     # Auxiliary classifiers branch off half-way through the network.
     if all(sizes[name] < 0.85 * sizes[main.output] for name in names):
         return main, (f"The outputs {names} branch off earlier: auxiliary classifiers.",)
@@ -230,7 +235,7 @@ def _choices(trace: Trace, first: str = "") -> str:
     return "Say which tensor is the embedding with --layer NAME: " + "; ".join(lines) + "."
 
 
-def named(trace: Trace, index: Index, layer: str, batch: int) -> Feature:
+def named(trace: Trace, layer: str, batch: int) -> Feature:
     """The feature a user named: a tensor, or a node for its first output.
 
     Raises
@@ -238,9 +243,8 @@ def named(trace: Trace, index: Index, layer: str, batch: int) -> Feature:
     UndecidedError
         There is no such layer, or it does not hold a vector per image.
     """
-    by_node = {node.name: node.output[0] for node in index.nodes if node.name and node.output}
-    tensor = layer if layer in index.producers else by_node.get(layer, "")
-    if not tensor or not trace.is_data(tensor):
+    tensor = trace.tensor_of(layer)
+    if not trace.is_data(tensor):
         raise UndecidedError(
             f"The network has no layer {layer!r} that depends on the image.",
             hint=_choices(trace),

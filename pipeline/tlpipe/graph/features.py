@@ -16,8 +16,13 @@ from tlpipe.graph.index import integer
 from tlpipe.graph.layers import Layer, covers_all
 from tlpipe.graph.trace import Trace
 from tlpipe.graph.walk import Walk
-from tlpipe.types import Pooling
+from tlpipe.types import Pooling, PoolingChoice
 
+_NOT_NEGATIVE = frozenset("Relu Sigmoid HardSigmoid Softmax".split())
+_KEEP_SIGNS = frozenset(
+    "Identity Dropout Flatten Reshape Squeeze Unsqueeze Transpose GlobalAveragePool AveragePool"
+    " MaxPool ReduceMean".split()
+)
 _REPACK = frozenset("Identity Dropout Flatten Reshape Squeeze Unsqueeze".split())
 
 
@@ -29,8 +34,8 @@ class Feature:
     ----------
     tensors : tuple of str
         Usually one; several, of several heads, are joined one behind the other.
-    pooling : str
-        How each becomes (N, D); see ``types.POOLINGS``; "" where that is not known.
+    pooling : str or None
+        How each becomes (N, D): see ``types.Pooling``; None where that is not known.
     shapes : tuple of tuple of int
         Of the tensors, for one batch.
     """
@@ -63,8 +68,8 @@ class Feature:
             )
         return cls((tensor,), _pooling(shape), (shape,))
 
-    def pooled(self, pooling: str | None) -> Feature:
-        """The same with the pooling a user chose: "mean", "cls" or "flatten"; None for no choice.
+    def pooled(self, pooling: PoolingChoice | None) -> Feature:
+        """The same with the pooling a user chose; None for no choice.
 
         Raises
         ------
@@ -139,7 +144,7 @@ def feature_of(trace: Trace, tensor: str) -> str:
         if node.op_type in ("DequantizeLinear", "DynamicQuantizeLinear"):
             maker = trace.producers.get(source)
             if node.op_type == "DequantizeLinear" and maker is not None:
-                if maker.op_type != "QuantizeLinear":
+                if maker.op_type != "QuantizeLinear" or _rectifies(trace, maker):
                     return tensor
                 source = maker.input[0]
         elif node.op_type == "Gather" and (whole := as_strided(trace, node)):
@@ -147,11 +152,41 @@ def feature_of(trace: Trace, tensor: str) -> str:
         elif node.op_type not in _REPACK or tensor != node.output[0]:
             return tensor
         before, after = trace.shapes.get(source, ()), trace.shapes.get(tensor, ())
-        if before[:1] != after[:1] or math.prod(before) != math.prod(after):
+        one = before[:1] == (1,) and len(after) == 1  # one image, squeezed to a bare vector
+        if not (one or before[:1] == after[:1]) or math.prod(before) != math.prod(after):
             return tensor
         if source not in trace.producers:  # the image itself
             return tensor
         tensor = source
+
+
+def _rectifies(trace: Trace, node: onnx.NodeProto) -> bool:
+    """Whether a QuantizeLinear may cut off negative numbers, as the Relu did that it took in.
+
+    Quantisers drop a Relu (or Clip) where the integers begin at zero anyway; then what stands
+    before is not yet what the next layer gets.
+    """
+    return _begins_at_zero(trace, node) and not _never_negative(trace, node.input[0])
+
+
+def _begins_at_zero(trace: Trace, node: onnx.NodeProto) -> bool:
+    """Whether the lowest integer of a QuantizeLinear or DequantizeLinear stands for zero."""
+    if len(node.input) < 3 or not node.input[2]:
+        return True  # unsigned integers from zero on
+    zero = trace.value(node.input[2])
+    return bool(np.any(zero == np.iinfo(zero.dtype).min))
+
+
+def _never_negative(trace: Trace, tensor: str) -> bool:
+    """Whether a tensor holds no negative number, as far as the operators before it tell."""
+    node = trace.producers.get(tensor)
+    while node is not None and node.op_type in _KEEP_SIGNS and node.input:
+        node = trace.producers.get(node.input[0])
+    if node is None:
+        return False
+    if node.op_type == "DequantizeLinear":
+        return _begins_at_zero(trace, node)
+    return node.op_type in _NOT_NEGATIVE
 
 
 def as_strided(trace: Trace, node: onnx.NodeProto) -> str:
@@ -183,6 +218,8 @@ def features_behind(trace: Trace, walk: Walk, batch: int) -> Feature:
         found[tensor] = _layer_pooling(trace, layer, tensor, walk)
     shapes = tuple(trace.shapes[tensor] for tensor in found)
     poolings = set(found.values())
+    if poolings == {"none", "flatten"}:  # a vector laid out flat is what it was
+        poolings = {"flatten"}
     if any(shape[:1] != (batch,) for shape in shapes) or len(poolings) != 1:
         raise UndecidedError(
             f"What feeds the last layers, {list(found)} of the shapes"

@@ -6,7 +6,7 @@ Takes and gives ``onnx.ModelProto`` and arrays.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tlpipe.graph import CLASS_SCORES, EMBEDDINGS, HEAD_PREFIX, PROBABILITIES
 
 if TYPE_CHECKING:
-    from tlpipe.types import Float32Array
+    from tlpipe.types import Activation, Float32Array
 
 
 def join_head(
@@ -66,9 +66,7 @@ def join_head(
     return with_metadata(model, metadata)
 
 
-def own_head(
-    model: onnx.ModelProto, activation: Literal["softmax", "sigmoid", "none"], classes: int
-) -> onnx.ModelProto:
+def own_head(model: onnx.ModelProto, activation: Activation, classes: int) -> onnx.ModelProto:
     """Pretrained network with its own last layer, with a classifier's outputs.
 
     Parameters

@@ -7,7 +7,7 @@ guessed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -17,9 +17,9 @@ from tlpipe.errors import BackboneError
 from tlpipe.graph.index import Index
 
 if TYPE_CHECKING:
-    from tlpipe.types import Float32Array, Preprocess
+    from tlpipe.types import Float32Array, Layout, PixelType, Preprocess
 
-DTYPES: dict[int, Literal["float32", "float16", "float64", "uint8"]] = {
+DTYPES: dict[int, PixelType] = {
     TensorProto.FLOAT: "float32",
     TensorProto.FLOAT16: "float16",
     TensorProto.DOUBLE: "float64",
@@ -31,7 +31,7 @@ CHANNELS = (3, 1)
 _AXES = 4
 _MOST_PIXELS = 2**26  # of all images that are run at once; some 6 GB while they are made
 _SAMPLES = 4  # that are made at least
-_LAYOUTS: dict[Literal["NCHW", "NHWC"], int] = {"NCHW": 1, "NHWC": 3}  # where the colours stand
+_LAYOUTS: dict[Layout, int] = {"NCHW": 1, "NHWC": 3}  # where the colours stand
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class ImageInput:
     """
 
     tensor: str
-    layout: Literal["NCHW", "NHWC"]
+    layout: Layout
     height: int
     width: int
     channels: int
-    dtype: Literal["float32", "float16", "float64", "uint8"]
+    dtype: PixelType
     batch: int
 
     def shape(self, count: int) -> tuple[int, int, int, int]:

@@ -1,11 +1,11 @@
 """Who makes a tensor, who reads it, and which tensors do not depend on the image.
 
-Takes an ``onnx.ModelProto``, gives look-ups. Never runs anything.
+Takes a graph or a node, gives look-ups; only ``rename`` changes anything. Never runs a network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 
 import onnx
@@ -56,6 +56,15 @@ class Index:
                 found.update(name for name in node.output if name)
         return found
 
+    def tensor_of(self, layer: str) -> str:
+        """The tensor of that name, else the first output of the node of that name, else ""."""
+        if layer in self.producers:
+            return layer
+        by_node: dict[str, str] = {
+            node.name: node.output[0] for node in self.nodes if node.name and node.output
+        }
+        return by_node.get(layer, "")
+
     def is_data(self, name: str) -> bool:
         """Whether a tensor depends on the image's pixels."""
         return bool(name) and name not in self.constants and name not in self.shape_values
@@ -83,6 +92,25 @@ def reads(node: onnx.NodeProto) -> set[str]:
                 made.update(inner.output)
             names |= {value.name for value in subgraph.output} - made
     return names
+
+
+def rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+    """Give tensors that a node or its subgraphs read or make other names, in place.
+
+    Parameters
+    ----------
+    node : onnx.NodeProto
+    names : mapping of str to str
+        The new name of each, by its old one.
+    """
+    node.input[:] = [names.get(name, name) for name in node.input]
+    node.output[:] = [names.get(name, name) for name in node.output]
+    for entry in node.attribute:
+        for subgraph in (entry.g, *entry.graphs):
+            for inner in subgraph.node:
+                rename(inner, names)
+            for value in (*subgraph.input, *subgraph.output):
+                value.name = names.get(value.name, value.name)
 
 
 def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

@@ -143,11 +143,6 @@ def _einsum_width(trace: Trace, node: onnx.NodeProto, layer: Layer) -> int:
     return math.prod(sizes[letter] for letter in own) if own else 0
 
 
-def spatial_size(trace: Trace, tensor: str) -> int:
-    """Number of positions of a tensor (N, C, ...), channels first."""
-    return math.prod(trace.shapes.get(tensor, ())[2:])
-
-
 def covers_all(trace: Trace, node: onnx.NodeProto, layer: Layer) -> bool:
     """Whether a convolution's kernel spans its whole input, so that it is a matrix product."""
     pads = integers(node, "pads") or [0]

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tlpipe.graph import IMAGE_INPUT, OWN_PREFIX
 from tlpipe.graph.image_input import DTYPES, ImageInput
+from tlpipe.graph.index import rename
 from tlpipe.types import Preprocess
 
 _COLOURS = 3
@@ -99,7 +100,8 @@ def _joined(
     del folded.graph.input[:]
     if inner == IMAGE_INPUT:  # the new input takes this name
         inner = f"{OWN_PREFIX}input"
-        _rename(folded.graph, IMAGE_INPUT, inner)
+        for node in folded.graph.node:
+            rename(node, {IMAGE_INPUT: inner})
     nodes[-1].output[0] = inner  # what was the input is now computed
     size = (image.height, image.width)
     value = helper.make_tensor_value_info(IMAGE_INPUT, TensorProto.UINT8, ["N", *size, _COLOURS])
@@ -109,12 +111,3 @@ def _joined(
     del folded.graph.node[:]
     folded.graph.node.extend([*nodes, *body])
     return folded
-
-
-def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
-    """Have every node read `new` where it read `old`, those of subgraphs included."""
-    for node in graph.node:
-        node.input[:] = [new if name == old else name for name in node.input]
-        for attribute in node.attribute:
-            for subgraph in (attribute.g, *attribute.graphs):
-                _rename(subgraph, old, new)

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from tlpipe.graph.axes import follow
+from tlpipe.graph.axes import JOINING, follow
 from tlpipe.graph.axis import Axes, Axis, Stuck
 from tlpipe.graph.features import as_strided
 from tlpipe.graph.index import integer, integers
@@ -69,6 +69,8 @@ class _Editor:
                 node = self._plain_reshape(node, source)
             if node.op_type == "Concat":
                 self._expand_constants(node)
+            elif node.op_type in JOINING:
+                self._single_constants(node)
             for name, axis in zip(
                 node.output, follow(self._trace, node, self._axes, self._batch), strict=True
             ):
@@ -79,9 +81,8 @@ class _Editor:
         for value in self.model.graph.output:
             if self._axes.get(value.name) != Axis(0):
                 raise Stuck(f"the images do not come first in {value.name!r}")
-        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in self._nodes]
         del self.model.graph.node[:]
-        self.model.graph.node.extend(copies)
+        self.model.graph.node.extend(self._nodes)
 
     def _sized(self, node: onnx.NodeProto) -> None:
         """A node without images; what it makes by their number carries them, too."""
@@ -138,8 +139,8 @@ class _Editor:
                 raise Stuck("a Concat joins the images with constants of another number")
             if name not in self._trace.constants:
                 continue  # computed from the batch size: it follows by itself
-            if self._batch != 1:
-                raise Stuck("a Concat joins the images with a constant for each")
+            name = self._first_of(name, axis.index)
+            shape[axis.index] = 1
             expanded = f"{self._prefix}expand/{self._next()}"
             self._nodes.append(
                 helper.make_node(
@@ -149,6 +150,36 @@ class _Editor:
             self._trace.shapes[expanded] = tuple(shape)
             node.input[at] = expanded
             self._axes[expanded] = axis
+
+    def _single_constants(self, node: onnx.NodeProto) -> None:
+        """Constants that were stored once for each image of a fixed batch: once alone."""
+        if self._batch == 1:
+            return
+        rank = len(self._trace.shapes[node.output[0]])
+        axis = next(self._axes[name] for name in node.input if name in self._axes)
+        own = next(len(self._trace.shapes[name]) for name in node.input if name in self._axes)
+        for at, name in enumerate(node.input):
+            shape = self._trace.shapes.get(name, ())
+            index = axis.index + (rank - own) - (rank - len(shape))
+            if index < 0 or axis.factor != 1 or name not in self._trace.constants:
+                continue
+            if shape[index] == self._batch:
+                node.input[at] = self._first_of(name, index)
+
+    def _first_of(self, name: str, index: int) -> str:
+        """The one slice of a constant that is repeated along an axis for each image."""
+        if self._batch == 1:
+            return name
+        value = self._trace.value(name)
+        if (value != value.take([0], index)).any():
+            raise Stuck("a constant differs from image to image of the fixed batch")
+        first = f"{self._prefix}first/{self._next()}"
+        inputs = [name, self._constant([0])]
+        self._nodes.append(helper.make_node("Gather", inputs, [first], name=first, axis=index))
+        shape = list(self._trace.shapes[name])
+        shape[index] = 1
+        self._trace.shapes[first] = tuple(shape)
+        return first
 
     def _sizes(self, shape: list[int], axis: Axis) -> str:
         """Tensor with these sizes, but with as many images as there are."""

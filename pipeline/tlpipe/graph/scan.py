@@ -5,14 +5,12 @@ Takes and gives ``onnx.ModelProto``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import onnx
 from onnx import TensorProto, helper
 
 from tlpipe.graph import OWN_PREFIX
 from tlpipe.graph.axis import Stuck
-from tlpipe.graph.index import opset_of
+from tlpipe.graph.index import opset_of, rename
 from tlpipe.graph.proof import fixed_batch
 from tlpipe.graph.references import inlined
 from tlpipe.graph.tidy import converted
@@ -26,15 +24,13 @@ SCAN = f"{BATCH_PREFIX}scan"
 _SCAN_OPSET = 9  # a Scan without a batch axis of its own, over any number of steps
 
 
-def scanned(model: onnx.ModelProto, sizes: Sequence[int]) -> onnx.ModelProto:
+def scanned(model: onnx.ModelProto) -> onnx.ModelProto:
     """The network as the body of a loop over the images.
 
     Parameters
     ----------
     model : onnx.ModelProto
-        Takes batches of one. Not changed.
-    sizes : sequence of int
-        Width of each output.
+        Takes batches of one; its outputs are vectors that state their width, (N, D). Not changed.
 
     Raises
     ------
@@ -43,6 +39,7 @@ def scanned(model: onnx.ModelProto, sizes: Sequence[int]) -> onnx.ModelProto:
     """
     if fixed_batch(model) > 1:
         raise Stuck(f"it takes batches of {fixed_batch(model)}")
+    outputs = list(model.graph.output)
     if opset_of(model) < _SCAN_OPSET:
         model = converted(model, _SCAN_OPSET)
     looped = onnx.ModelProto()
@@ -68,20 +65,18 @@ def scanned(model: onnx.ModelProto, sizes: Sequence[int]) -> onnx.ModelProto:
     body.initializer.extend(inlined(tensor) for tensor in model.graph.initializer)
     if opset >= 13:
         body.initializer.append(helper.make_tensor(first, TensorProto.INT64, [1], [0]))
-    # A name may be used once, inside and outside together: the outputs' are used outside.
-    inner = {value.name: f"{BATCH_PREFIX}inner/{value.name}" for value in model.graph.output}
+    # A name may be used once, inside and outside together: the input's and outputs' are outside.
+    inner = {value.name: f"{BATCH_PREFIX}inner/{value.name}" for value in outputs}
     for node in body.node:
-        for names in (node.input, node.output):
-            names[:] = [inner.get(name, name) for name in names]
+        rename(node, {**inner, image.name: f"{BATCH_PREFIX}one"})
     for field in ("node", "initializer", "input", "output", "value_info"):
         looped.graph.ClearField(field)
-    for value, size in zip(model.graph.output, sizes, strict=True):
+    for value in outputs:
+        width = value.type.tensor_type.shape.dim[1].dim_value
         single = f"{BATCH_PREFIX}single/{value.name}"
         body.node.append(rank("Squeeze", inner[value.name], single))
-        body.output.append(helper.make_tensor_value_info(single, TensorProto.FLOAT, [size]))
-        looped.graph.output.append(
-            helper.make_tensor_value_info(value.name, TensorProto.FLOAT, ["N", size])
-        )
+        body.output.append(helper.make_tensor_value_info(single, TensorProto.FLOAT, [width]))
+        looped.graph.output.append(value)
     outer = f"{BATCH_PREFIX}images"
     looped.graph.input.append(helper.make_tensor_value_info(outer, kind, ["N", *sides]))
     looped.graph.node.append(

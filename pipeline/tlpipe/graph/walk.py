@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
 
 import onnx
 
 from tlpipe.graph.index import integer, integers
 from tlpipe.graph.layers import Layer, weighted_layer
 from tlpipe.graph.trace import Trace
+from tlpipe.types import Activation
 
 # Go on along the first input.
 _PASS = frozenset(
@@ -58,7 +58,7 @@ class Walk:
         The last layer, or several whose results are averaged.
     passed : set of str
         What was met: "softmax", "sigmoid", "argmax", "activation", "pool", "bias", "pick-first",
-        "pick-other", "join".
+        "pick-other", "join", "batchnorm".
     scores : str
         The tensor to show as class scores; "" where none has a batch axis.
     scores_are_logits : bool
@@ -73,7 +73,7 @@ class Walk:
     scores_are_logits: bool = True
 
     @property
-    def activation(self) -> Literal["softmax", "sigmoid", "none"]:
+    def activation(self) -> Activation:
         """What makes probabilities of the scores."""
         if not self.scores_are_logits:
             return "none"
@@ -150,7 +150,8 @@ class _Walker:
                 if len(operands) > 1:
                     return self._branches(node, operands, width)
                 tensor = operands[0]
-            elif operator in ("BatchNormalization",) and walk.is_scored:
+            elif operator == "BatchNormalization" and not walk.passed & {"activation", "pool"}:
+                walk.passed.add("batchnorm")
                 tensor = node.input[0]
             else:
                 tensor = self._through(node, tensor)
@@ -264,4 +265,8 @@ class _Walker:
             if self._walk.passed & {"activation", "pool"}:
                 raise Stop(f"a {node.op_type} of branches that are no last layers stands before it")
             layers += found
+        for layer in layers:
+            made = {name for n in self._trace.ancestors([layer.data]) for name in n.output}
+            if any(other.output in made for other in layers):
+                raise Stop("a residual connection stands before it")
         return layers

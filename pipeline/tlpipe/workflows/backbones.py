@@ -23,7 +23,7 @@ from tlpipe.card import (
 from tlpipe.catalogue import find_card
 from tlpipe.errors import BackboneError, CardError
 from tlpipe.files import cache_dir, is_file, make_folder, sha256_file, whole_file
-from tlpipe.presets import find_preprocess
+from tlpipe.presets import PRESETS, find_preprocess
 from tlpipe.types import Preprocess
 from tlpipe.workflows.network import BackboneOptions, Network, look_into
 
@@ -99,7 +99,7 @@ def import_network(path: Path, options: BackboneOptions) -> Card:
     facts = [PREPARATION, str(own), [asdict(f) for f in files], asdict(options)]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     known = cache_dir() / "imports" / f"{key[:32]}.json"
-    reusable = options.preprocess is None or not options.preprocess.endswith(".toml")
+    reusable = options.preprocess in (None, *PRESETS)  # a file may change
     if reusable and is_file(known):
         try:
             return Card.from_dict(json.loads(known.read_bytes()), "The cached card")

@@ -10,13 +10,10 @@ from tlpipe.errors import BackboneError, OptionError
 from tlpipe.files import is_file
 from tlpipe.presets import find_preprocess, from_metadata
 from tlpipe.stages.backbone import open_graph
-from tlpipe.types import Preprocess
+from tlpipe.types import POOLING_CHOICES, PoolingChoice, Preprocess
 
 if TYPE_CHECKING:
     from tlpipe.graph.analyse import Analysis
-
-POOLINGS = ("mean", "cls", "flatten")
-"""What a user may choose, where a layer holds more than one vector per image."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +37,15 @@ class BackboneOptions:
 
     preprocess: str | None = None
     layer: str | None = None
-    pooling: str | None = None
+    pooling: PoolingChoice | None = None
     input: str | None = None
     image_size: int | tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        if self.pooling not in (None, *POOLINGS):
+        if self.pooling not in (None, *POOLING_CHOICES):
             raise OptionError(
-                f"The pooling {self.pooling!r} is unknown.", hint=f"Use one of {list(POOLINGS)}."
+                f"The pooling {self.pooling!r} is unknown.",
+                hint=f"Use one of {list(POOLING_CHOICES)}.",
             )
 
     @property

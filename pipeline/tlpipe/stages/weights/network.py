@@ -207,10 +207,9 @@ def _freed(
     names = list(dict.fromkeys(name for cut in cuts for name in cut.tensors))
     kinds = tensor_kinds(sized, names, {image.tensor: fed[:batch]}, open_graph)
     cut = cut_at(sized, cuts, kinds)
-    sizes = [cut.dim for cut in cuts]
     if way is not None:
-        return image, freed_by(way, cut, fed[:batch], open_graph, sizes)
-    freed = free_batch(cut, fed[:PROOF], open_graph, sizes)
+        return image, freed_by(way, cut, fed[:batch], open_graph)
+    freed = free_batch(cut, fed[:PROOF], open_graph)
     if freed.way == "one-by-one":
         _log.warning(
             "The network of %s works on one image at a time: %s.",
