@@ -14,7 +14,6 @@ import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import onnx
 from google.protobuf.message import DecodeError, Message
@@ -23,10 +22,15 @@ from onnx import TensorProto, helper
 from tlpipe.errors import BackboneError
 from tlpipe.files import is_file, is_utf8
 from tlpipe.graph import wire
-from tlpipe.graph.references import facts_of, references, resolve, without_data
+from tlpipe.graph.references import (
+    facts_of,
+    payload_blocks,
+    references,
+    resolve,
+    without_data,
+)
 
 _LIMIT = 2**31 - 1  # bytes of one protocol buffer
-_BLOCK = 1 << 24
 
 
 def load_model(path: Path) -> onnx.ModelProto:
@@ -89,7 +93,8 @@ def write_model(model: onnx.ModelProto, path: Path) -> None:
     Raises
     ------
     BackboneError
-        The checker refuses it, or it is larger than an ONNX file can be.
+        The checker refuses it, it is larger than an ONNX file can be, or a file that its weights
+        are in is gone or has become shorter.
     OSError
         The file cannot be written.
     """
@@ -109,27 +114,16 @@ def write_model(model: onnx.ModelProto, path: Path) -> None:
         stream.write(rest + wire.graph_header(total) + graph)
         for tensor, (head, _) in zip(weights, heads, strict=True):
             stream.write(head)
-            _copy_payload(tensor, stream)
+            for block in payload_blocks(tensor):
+                stream.write(block)
 
 
 def _header(tensor: TensorProto) -> tuple[bytes, int]:
     """What stands before a reference's payload in a graph, and the payload's length."""
     length = int(facts_of(tensor)["length"])
-    message = wire.with_payload(without_data(tensor).SerializeToString(deterministic=True), length)
+    bare = without_data(tensor).SerializeToString(deterministic=True)
+    message = wire.payload_header(bare, length)
     return wire.initializer_header(len(message) + length) + message, length
-
-
-def _copy_payload(tensor: TensorProto, stream: BinaryIO) -> None:
-    facts = facts_of(tensor)
-    left = int(facts["length"])
-    with Path(facts["location"]).open("rb") as source:
-        source.seek(int(facts["offset"]))
-        while left:
-            block = source.read(min(left, _BLOCK))
-            if not block:
-                raise BackboneError(f"The file {facts['location']!r} has become shorter.")
-            stream.write(block)
-            left -= len(block)
 
 
 def check(model: onnx.ModelProto) -> None:

@@ -19,6 +19,8 @@ from tlpipe.errors import BackboneError
 from tlpipe.files import is_file, is_utf8
 from tlpipe.graph import wire
 
+_BLOCK = 1 << 24  # bytes that are read at a time
+
 
 def data_files(model: onnx.ModelProto, path: Path) -> list[Path]:
     """Files beside the one at `path` that hold weights of the network read from it, sorted."""
@@ -55,20 +57,43 @@ def array_of(tensor: TensorProto) -> NDArray[Any]:
 
 
 def payload(tensor: TensorProto) -> bytearray:
-    """Bytes that a reference refers to."""
+    """Bytes that a reference refers to.
+
+    Raises
+    ------
+    BackboneError
+        Their file is gone or has become shorter.
+    """
+    data = bytearray()
+    for block in payload_blocks(tensor):
+        data += block
+    return data
+
+
+def payload_blocks(tensor: TensorProto) -> Iterator[bytes]:
+    """The same, in pieces.
+
+    Raises
+    ------
+    BackboneError
+        Their file is gone or has become shorter.
+    """
     facts = facts_of(tensor)
-    data = bytearray(int(facts["length"]))
+    left = int(facts["length"])
+    reason = "it has become shorter"
     try:
         with Path(facts["location"]).open("rb") as stream:
             stream.seek(int(facts["offset"]))
-            if stream.readinto(data) == len(data):
-                return data
-        reason = "it has become shorter"
+            while left and (block := stream.read(min(left, _BLOCK))):
+                left -= len(block)
+                yield block
     except OSError as exc:
         reason = str(exc.strerror)
-    raise BackboneError(
-        f"The weights {tensor.name!r} can no longer be read from {facts['location']!r}: {reason}."
-    )
+    if left:
+        raise BackboneError(
+            f"The weights {tensor.name!r} can no longer be read from {facts['location']!r}:"
+            f" {reason}."
+        )
 
 
 def inlined(tensor: TensorProto) -> TensorProto:

@@ -68,7 +68,7 @@ def skeleton(buffer: memoryview, location: str) -> bytes:
     Raises
     ------
     ValueError
-        The content is no protocol buffer.
+        The content is no protocol buffer, or `location` is no UTF-8.
     """
     out = bytearray()
     for field in _fields(buffer, 0, len(buffer)):
@@ -90,14 +90,8 @@ def bits(data_type: int) -> int:
     return _BITS[data_type]
 
 
-def with_payload(tensor: bytes, length: int) -> bytes:
-    """All of a serialized ``TensorProto`` but its last `length` bytes, which are its raw data.
-
-    Parameters
-    ----------
-    tensor : bytes
-        The message without data.
-    """
+def payload_header(tensor: bytes, length: int) -> bytes:
+    """What precedes raw data of that length in a ``TensorProto``: `tensor`, serialized without."""
     return tensor + _tag(_RAW_DATA) + _varint(length)
 
 
@@ -138,7 +132,7 @@ def _reference(buffer: memoryview, field: _Field, location: str) -> bytes:
     }
     for key, value in facts.items():
         entry = _delimited(_ENTRY_KEY, key.encode())
-        entry += _delimited(_ENTRY_VALUE, value.encode("utf-8", "surrogateescape"))
+        entry += _delimited(_ENTRY_VALUE, value.encode())
         out += _delimited(_EXTERNAL_DATA, entry)
     out += _varint(_DATA_LOCATION << 3 | _VARINT) + _varint(_EXTERNAL)
     return bytes(out)
