@@ -15,6 +15,9 @@ from tlpipe.types import Preprocess
 if TYPE_CHECKING:
     from tlpipe.card import Card
 
+NAME = r"[a-z0-9][a-z0-9_-]*\.[a-z0-9][a-z0-9_.-]*"
+"""Pattern of a card's name: architecture.tag."""
+
 AUTO = "auto"
 """In a card: what tlpipe finds in the network itself, and checks against the card's numbers."""
 
@@ -47,9 +50,7 @@ def check_card(card: Card, where: str) -> None:
     hashes += [weights.digest] if weights.digest or weights.format != "onnx" else []
     autos = [output.pooling, output.activation, *output.tensors, output.logits].count(AUTO)
     rules = {
-        "'name' must be architecture.tag, in lower case": re.fullmatch(
-            r"[a-z0-9][a-z0-9_-]*\.[a-z0-9][a-z0-9_.-]*", card.name
-        ),
+        "'name' must be architecture.tag, in lower case": re.fullmatch(NAME, card.name),
         "'sha256' and 'digest' must be 64 hexadecimal digits": all(
             re.fullmatch(r"[0-9a-f]{64}", value) for value in hashes
         ),

@@ -6,7 +6,6 @@ Takes the records of the workflows ``network`` and ``check``, writes text.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -86,11 +85,11 @@ def show_network(network: Network) -> None:
     """What a network is, where it would be cut, and why."""
     facts, analysis = network.facts, network.analysis
     image, decision = analysis.image, analysis.decision
-    opsets = ", ".join(f"{domain} {version}" for domain, version in _items(facts["opsets"]))
-    _line(f"{network.path}: ONNX network, {counted(_int(facts['nodes']), 'node')}")
+    opsets = ", ".join(f"{domain} {version}" for domain, version in facts["opsets"].items())
+    _line(f"{network.path}: ONNX network, {counted(facts['nodes'], 'node')}")
     _line(f"  producer    {facts['producer']}; IR version {facts['ir_version']}; opsets {opsets}")
     for name in ("inputs", "outputs"):
-        for value in _strings(facts[name]):
+        for value in facts[name]:
             _line(f"  {name[:-1]:11} {value}")
     _line(
         f"  images      {image.height} x {image.width}, {counted(image.channels, 'channel')},"
@@ -188,15 +187,3 @@ def show_check(result: CheckResult) -> None:
 
 def _line(text: str) -> None:
     click.echo(shown(text))
-
-
-def _items(value: object) -> Sequence[tuple[object, object]]:
-    return list(value.items()) if isinstance(value, dict) else []
-
-
-def _strings(value: object) -> list[str]:
-    return [str(item) for item in value] if isinstance(value, list) else []
-
-
-def _int(value: object) -> int:
-    return value if isinstance(value, int) else 0

@@ -1,4 +1,8 @@
-"""Backbones: from a name, a card or an ONNX file to a card that can be used."""
+"""Backbones: from a name, a card or an ONNX file to a card that can be used.
+
+Owns the cache of cards made for ONNX files. Takes what a user named and the options that go with
+it, gives a ``Card``.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +15,11 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
-from tlpipe.card import (
-    PREPARATION,
-    Card,
-    DataFile,
-    Golden,
-    InputSpec,
-    OutputSpec,
-    WeightsSpec,
-)
+from tlpipe.card import PREPARATION, Card, DataFile, Golden, InputSpec, WeightsSpec
 from tlpipe.catalogue import find_card
 from tlpipe.errors import BackboneError, CardError
 from tlpipe.files import cache_dir, is_file, make_folder, sha256_file, whole_file
 from tlpipe.presets import PRESETS, find_preprocess
-from tlpipe.types import Preprocess
 from tlpipe.workflows.network import BackboneOptions, Network, look_into
 
 _log = logging.getLogger(__name__)
@@ -106,7 +101,7 @@ def import_network(path: Path, options: BackboneOptions) -> Card:
         except (CardError, OSError, RecursionError, ValueError):
             _log.warning("The cached card %s is damaged; it is made anew.", known)
     network = look_into(path, options, prove=False)
-    card = card_of(network, files, own)
+    card = _card_of(network, files, own)
     make_folder(known.parent)
     with whole_file(known) as temporary:
         temporary.write_text(card.to_json(), encoding="utf-8")
@@ -138,18 +133,23 @@ def _files(own: Path) -> list[DataFile]:
     ]
 
 
-def card_of(network: Network, files: list[DataFile], path: Path) -> Card:
-    """The card that says of a network, which is at `path`, what was found.
+def _card_of(network: Network, files: list[DataFile], path: Path) -> Card:
+    """The checked card that says of a network, which is at `path`, what was found.
 
     Raises
     ------
     UndecidedError
         Its last layer could not be told.
+    CardError
+        What was found and what was said do not fit together.
     """
     image, output = network.analysis.image, network.analysis.output()
     own, *data = files
-    return make_card(
+    card = Card(
         name=name_for(network.path),
+        licence="unknown",
+        origin="the user's own",
+        paper="none",
         weights=WeightsSpec(
             package="",
             urls=(),
@@ -161,44 +161,12 @@ def card_of(network: Network, files: list[DataFile], path: Path) -> Card:
             size_bytes=own.size_bytes,
             digest="",
         ),
-        spec=InputSpec(
-            image.tensor,
-            image.height,
-            image.width,
-            image.layout,
-            image.dtype,
-        ),
-        output=output,
+        input=InputSpec(image.tensor, image.height, image.width, image.layout, image.dtype),
         preprocess=network.preprocess,
-    )
-
-
-def make_card(
-    name: str,
-    weights: WeightsSpec,
-    spec: InputSpec,
-    output: OutputSpec,
-    preprocess: Preprocess | None,
-) -> Card:
-    """A checked card for a network of the user's own.
-
-    Raises
-    ------
-    CardError
-        What was found and what was said do not fit together.
-    """
-    card = Card(
-        name=name,
-        licence="unknown",
-        origin="the user's own",
-        paper="none",
-        weights=weights,
-        input=spec,
-        preprocess=preprocess,
         output=output,
         golden=Golden("none", "none", (), 0.0, "none"),
     )
-    return Card.from_dict(card.to_dict(), f"The card made for {name!r}")
+    return Card.from_dict(card.to_dict(), f"The card made for {card.name!r}")
 
 
 def name_for(path: Path) -> str:

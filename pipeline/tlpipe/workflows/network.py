@@ -1,10 +1,13 @@
-"""A network of the user's own: what an ONNX file is, and what can be made of it."""
+"""A network of the user's own: what an ONNX file is, and what can be made of it.
+
+Takes the path of the file and what a user says of it (``BackboneOptions``), gives a ``Network``.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tlpipe.errors import BackboneError, OptionError
 from tlpipe.files import is_file
@@ -64,7 +67,8 @@ class Network:
     path : pathlib.Path
     analysis : Analysis
     facts : dict
-        Version, producer, inputs and outputs.
+        "ir_version" and "nodes" (int), "opsets" (dict of str to int), "producer" (str), "inputs"
+        and "outputs" (lists of str).
     preprocess : Preprocess or None
         As the file or the user says.
     preprocess_from : str
@@ -73,7 +77,7 @@ class Network:
 
     path: Path
     analysis: Analysis
-    facts: dict[str, object]
+    facts: dict[str, Any]
     preprocess: Preprocess | None
     preprocess_from: str
 
@@ -114,7 +118,7 @@ def look_into(path: Path, options: BackboneOptions, *, prove: bool = True) -> Ne
     if options.preprocess is not None:
         preprocess = find_preprocess(options.preprocess, size, channels)
         said_by = f"--preprocess {options.preprocess}"
-    facts: dict[str, object] = {
+    facts = {
         "ir_version": model.ir_version,
         "opsets": {entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
         "producer": f"{model.producer_name} {model.producer_version}".strip() or "not stated",

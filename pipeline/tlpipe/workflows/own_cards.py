@@ -1,14 +1,19 @@
-"""own_cards: obtains the weights of the catalogue's backbones, and keeps a user's own cards."""
+"""own_cards: obtains the weights of the catalogue's backbones, and keeps a user's own cards.
+
+Owns the folder of the user's own cards. Takes a name, a path or a URL, gives what was obtained,
+added or removed.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from tlpipe.card import Card
+from tlpipe.card_rules import NAME
 from tlpipe.card_text import card_text
 from tlpipe.catalogue import all_cards, find_card, shipped_cards
 from tlpipe.errors import BackboneError, CardError, OutputError
@@ -31,7 +36,7 @@ from tlpipe.stages.weights import (
     pretrained_file,
 )
 from tlpipe.types import ProgressCallback
-from tlpipe.workflows.backbones import import_network
+from tlpipe.workflows.backbones import import_network, name_for
 from tlpipe.workflows.network import BackboneOptions
 
 
@@ -92,8 +97,11 @@ def pull_backbone(
         There is no such backbone.
     DownloadError
         The file cannot be had, or what arrives is another one.
+    CardError
+        `source` is given, and the weights are not downloaded: they come with a Python package, or
+        are in a file that the card names.
     WeightsError
-        The weights come with a Python package that is not installed, or with the card's own file.
+        The Python package is not installed, or the card's file is missing or another one.
     BackboneError
         The file is the published one, and cannot be used all the same.
     """
@@ -228,9 +236,11 @@ def remove_backbone(name: str) -> Removed:
 
 
 def _name(name: str | None, file: str) -> str:
-    stem = name or re.sub(r"[^a-z0-9_-]+", "-", PurePosixPath(file).stem.lower()).strip("-_")
-    full = stem if "." in stem else f"{stem or 'network'}.local"
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*\.[a-z0-9][a-z0-9_.-]*", full):
+    """Name of a card: the one that was given, completed; else one made of the file's."""
+    if not name:
+        return name_for(Path(file))
+    full = name if "." in name else f"{name}.local"
+    if not re.fullmatch(NAME, full):
         raise CardError(
             f"The name {name!r} makes no sense.",
             hint="Use architecture.tag, in lower case: resnet50.mine, for example.",
