@@ -115,7 +115,7 @@ def decide(trace: Trace, batch: int) -> Decision:
         except Stop as stop:
             stops[output] = str(stop)
             continue
-        verdict, reason = judge(walk)
+        verdict, reason = _judge(walk)
         if verdict == "unsure" and walk.layers[0].data in outputs:
             verdict = "classifier"  # (embedding, scores): what feeds the layer is an output, too
         if verdict == "classifier":
@@ -125,14 +125,14 @@ def decide(trace: Trace, batch: int) -> Decision:
         else:
             raise UndecidedError(
                 f"The output {output!r} could be class scores or an embedding: {reason}.",
-                hint=_choices(trace, walk.layers[0].data),
+                hint=_choices(trace),
             )
-    if not walks:
-        _refuse_odd_scores(trace, stops)
     if walks:
         walk, notes = _main(trace, walks)
         feature = features_behind(trace, walk, batch)
-        return Decision(feature, walk, f"{output_text(walk)}: {judge(walk)[1]}", notes)
+        scores = f"the output {walk.output!r} holds the scores of {walk.classes:,} classes"
+        return Decision(feature, walk, f"{scores}: {_judge(walk)[1]}", notes)
+    _refuse_odd_scores(trace, stops)
     usable = [name for name in outputs if trace.shapes.get(name, ())[:1] == (batch,)]
     if len(usable) != 1:
         what = "; ".join(f"{name!r}: {reason}" for name, reason in stops.items())
@@ -151,8 +151,8 @@ def _refuse_odd_scores(trace: Trace, stops: dict[str, str]) -> None:
     for output, reason in stops.items():
         shape = trace.shapes.get(output, ())
         count = shape[-1] if len(shape) == 2 else 0
-        usual = count in _USUAL_COUNTS or bool(count % 8)
-        if usual or (count and _CLASS_WORDS.search(output)):
+        odd = count % 8 != 0  # no width of a layer inside a network
+        if count and (odd or count in _USUAL_COUNTS or _CLASS_WORDS.search(output)):
             raise UndecidedError(
                 f"The output {output!r} looks like the scores of {count:,} classes, but no last"
                 f" layer was found behind it: {reason}.",
@@ -160,12 +160,7 @@ def _refuse_odd_scores(trace: Trace, stops: dict[str, str]) -> None:
             )
 
 
-def output_text(walk: Walk) -> str:
-    """The output a walk came from, in words."""
-    return f"the output {walk.output!r} holds the scores of {walk.classes:,} classes"
-
-
-def judge(walk: Walk) -> tuple[str, str]:
+def _judge(walk: Walk) -> tuple[str, str]:
     """Whether a walk's output holds class scores: "classifier", "features" or "unsure", and why."""
     count, layer = walk.classes, walk.layers[0]
     for kind in ("softmax", "sigmoid", "argmax"):
@@ -221,7 +216,7 @@ def _main(trace: Trace, walks: list[Walk]) -> tuple[Walk, tuple[str, ...]]:
     )
 
 
-def _choices(trace: Trace, first: str = "") -> str:
+def _choices(trace: Trace) -> str:
     """A hint with the tensors that could be the embedding."""
     lines = [
         f"{candidate.tensor!r} {list(candidate.shape)}, which feeds {candidate.layer!r}"

@@ -238,7 +238,7 @@ def _layer_pooling(trace: Trace, layer: Layer, tensor: str, walk: Walk) -> Pooli
             return "none" if len(shape) == 2 else "flatten"
         return "mean-channels-first"
     positions = math.prod(data[1:-1])
-    if len(data) < 3 or positions == 1 or math.prod(data[1:]) == max(data[1:]):
+    if positions == 1 or math.prod(data[1:]) == max(data[1:]):
         return "none" if len(shape) == 2 else "flatten"
     # The layer works on each of several positions; what it gives is averaged, or one is picked.
     if "pool" in walk.passed and len(shape) == len(data):
