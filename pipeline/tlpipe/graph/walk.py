@@ -190,16 +190,12 @@ class _Walker:
 
     def _picks_first(self, node: onnx.NodeProto) -> bool:
         """Whether a Gather or Slice takes position 0 of an axis."""
-        trace = self._trace
-        try:
-            if node.op_type == "Gather":
-                return bool((trace.value(node.input[1]) == 0).all())
-            starts = integers(node, "starts")
-            if starts is None:
-                starts = trace.value(node.input[1]).tolist()
-            return all(start == 0 for start in starts)
-        except Exception as exc:  # not constant: a position that depends on the image
-            raise Stop(f"a {node.op_type} at a position that is computed stands before it") from exc
+        starts = integers(node, "starts")
+        if starts is not None:  # of a Slice before version 10
+            return not any(starts)
+        if node.input[1] not in self._trace.constants:
+            raise Stop(f"a {node.op_type} at a position that is computed stands before it")
+        return not self._trace.value(node.input[1]).any()
 
     def _operands(self, node: onnx.NodeProto, tensor: str) -> list[str]:
         """Inputs of an arithmetic operator along which class scores may have come."""
@@ -224,7 +220,7 @@ class _Walker:
         wanted = "ReduceSum" if node.op_type == "Div" else "ReduceMax"
         other = self._trace.producers.get(data[1])
         for _ in range(3):  # a Cast, Expand or Clip may stand between
-            if other is None or other.op_type == wanted:
+            if other is None or other.op_type == wanted or not other.input:
                 break
             other = self._trace.producers.get(other.input[0])
         if other is None or other.op_type != wanted or other.input[0] != data[0]:
