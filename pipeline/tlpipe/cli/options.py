@@ -93,7 +93,8 @@ def network_options(command: F) -> F:
         click.option(
             "--pooling",
             type=click.Choice(POOLING_CHOICES),
-            help="How the layer becomes one vector, where it holds several: tokens, positions.",
+            help="How the layer becomes one vector, where it holds several (tokens, positions):"
+            " their mean, the first (cls), or all, one behind the other (flatten).",
         ),
         click.option(
             "--layer",

@@ -4,6 +4,8 @@ A wrong preprocessing raises no error and looks plausible; it only makes the net
 network is run with its own classes, the way its card prepares images and, beside that, every other
 way that is common: on images whose classes it knows the right one stands out, and on any others its
 five likeliest classes can be read.
+
+Takes a backbone and a source of images, gives a ``CheckResult``.
 """
 
 from __future__ import annotations

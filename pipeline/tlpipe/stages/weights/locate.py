@@ -1,4 +1,7 @@
-"""Finds a backbone's pretrained file and checks that it is the published one."""
+"""Finds a backbone's pretrained file and checks that it is the published one.
+
+Owns the cache of downloaded files. Takes a card, gives the path of the file.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Builds a backbone's networks from its pretrained file."""
+"""Builds a backbone's networks from its pretrained file.
+
+Owns the cache of prepared networks. Takes a card and an ``OpenGraph``, gives an
+``onnx.ModelProto``, or the path of a prepared file.
+"""
 
 from __future__ import annotations
 
@@ -141,7 +145,24 @@ def class_networks(
     preprocesses: Sequence[Preprocess],
     way: Way | None = None,
 ) -> list[onnx.ModelProto]:
-    """The same, once for each of several preprocessings, whatever the card states."""
+    """What ``class_network`` gives, once for each of several preprocessings.
+
+    Parameters
+    ----------
+    card : Card
+        Its own preprocessing, which may be unstated, is of no matter.
+    full : onnx.ModelProto
+        What ``full_network`` gave. Not changed.
+    open_graph : OpenGraph
+    preprocesses : sequence of Preprocess
+    way : str, optional
+        As for ``feature_network``.
+
+    Raises
+    ------
+    BackboneError
+        As from ``class_network``.
+    """
     from tlpipe.graph import CLASS_SCORES, EMBEDDINGS
     from tlpipe.graph.cut import Cut
     from tlpipe.graph.head import own_head
