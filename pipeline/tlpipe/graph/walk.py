@@ -146,7 +146,7 @@ class _Walker:
             if operator == "Concat":
                 return self._joined(node, width)
             if operator in _ARITHMETIC:
-                operands = self._operands(node, tensor)
+                operands = self._operands(node)
                 if len(operands) > 1:
                     return self._branches(node, operands, width)
                 tensor = operands[0]
@@ -197,7 +197,7 @@ class _Walker:
             raise Stop(f"a {node.op_type} at a position that is computed stands before it")
         return not self._trace.value(node.input[1]).any()
 
-    def _operands(self, node: onnx.NodeProto, tensor: str) -> list[str]:
+    def _operands(self, node: onnx.NodeProto) -> list[str]:
         """Inputs of an arithmetic operator along which class scores may have come."""
         trace = self._trace
         data = [name for name in node.input if trace.is_data(name)]
@@ -207,7 +207,7 @@ class _Walker:
             if max(sizes, default=0) >= 2:
                 self._walk.passed.add("bias")
         if node.op_type in ("Div", "Sub") and len(data) == 2:
-            self._softmax_part(node, data, tensor)
+            self._softmax_part(node, data)
             return data[:1]
         # Run-time scales of dynamic quantisation are single numbers, made from the data.
         whole = [name for name in data if math.prod(trace.shapes[name]) > 1]
@@ -215,7 +215,7 @@ class _Walker:
             raise Stop(f"a {node.op_type} of single numbers stands before it")
         return whole or data
 
-    def _softmax_part(self, node: onnx.NodeProto, data: list[str], tensor: str) -> None:
+    def _softmax_part(self, node: onnx.NodeProto, data: list[str]) -> None:
         """Accept ``e / sum(e)`` and ``x - max(x)``, the parts of a softmax that was written out."""
         wanted = "ReduceSum" if node.op_type == "Div" else "ReduceMax"
         other = self._trace.producers.get(data[1])
