@@ -105,12 +105,12 @@ def any_layer(trace: Trace, node: onnx.NodeProto) -> Layer | None:
 def weighted_layer(trace: Trace, node: onnx.NodeProto, width: int) -> Layer | None:
     """The layer a node is, where it has `width` outputs."""
     layer = any_layer(trace, node)
-    if layer is None or _width(trace, node, layer) != width:
+    if layer is None or _width(node, layer) != width:
         return None
     return layer
 
 
-def _width(trace: Trace, node: onnx.NodeProto, layer: Layer) -> int:
+def _width(node: onnx.NodeProto, layer: Layer) -> int:
     """Number of outputs of a layer, per position."""
     shape = layer.weight_shape
     if layer.is_convolution:
@@ -118,7 +118,7 @@ def _width(trace: Trace, node: onnx.NodeProto, layer: Layer) -> int:
     if node.op_type in ("MatMulNBits", "MatMulBnb4"):
         return integer(node, "N", 0)
     if node.op_type == "Einsum":
-        return _einsum_width(trace, node, layer)
+        return _einsum_width(node, layer)
     if math.prod(shape[:-2]) != 1:  # other weights for each position
         return 0
     if node.op_type == "MatMul" and node.input[0] == layer.weight:
@@ -130,7 +130,7 @@ def _width(trace: Trace, node: onnx.NodeProto, layer: Layer) -> int:
     return shape[-1]
 
 
-def _einsum_width(trace: Trace, node: onnx.NodeProto, layer: Layer) -> int:
+def _einsum_width(node: onnx.NodeProto, layer: Layer) -> int:
     equation = attribute(node, "equation", b"")
     text = equation.decode() if isinstance(equation, bytes) else ""
     left, arrow, right = text.replace(" ", "").partition("->")
