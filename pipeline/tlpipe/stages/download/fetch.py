@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tlpipe.errors import DownloadError, OutputError
@@ -77,12 +77,8 @@ def download(
         The file cannot be written.
     """
     manner = Manner(progress, pauses, timeout)
-    target = Path(os.path.realpath(target))
-    if standing := _standing(target, expected):
-        return standing
-    with _alone(target):
-        if standing := _standing(target, expected):
-            return standing
+
+    def receive_any(target: Path) -> Expected:
         causes = []
         with Part(target) as part:
             for url in urls:
@@ -94,8 +90,10 @@ def download(
                 else:
                     part.finish()
                     return found
-    places = " nor ".join(causes) or "from anywhere: no address is known"
-    raise DownloadError(f"The file {target.name!r} could not be fetched {places}.", hint=hint)
+        places = " nor ".join(causes) or "from anywhere: no address is known"
+        raise DownloadError(f"The file {target.name!r} could not be fetched {places}.", hint=hint)
+
+    return _unless_standing(target, expected, receive_any)
 
 
 def fetch_file(
@@ -136,12 +134,8 @@ def fetch_file(
         return download(
             [source], target, expected, progress, hint=hint, pauses=pauses, timeout=timeout
         )
-    target = Path(os.path.realpath(target))
-    if standing := _standing(target, expected):
-        return standing
-    with _alone(target):
-        if standing := _standing(target, expected):
-            return standing
+
+    def copy(target: Path) -> Expected:
         try:
             found = _from_disk(Path(source), target, expected, Manner(progress, pauses, timeout))
         except FetchError as failure:
@@ -151,6 +145,22 @@ def fetch_file(
             ) from failure
         Part(target).remove()  # of an interrupted download
         return found
+
+    return _unless_standing(target, expected, copy)
+
+
+def _unless_standing(
+    target: Path, expected: Expected, obtain: Callable[[Path], Expected]
+) -> Expected:
+    """What `obtain` gives for the real path of `target`, in one process at a time.
+
+    It is not called where the file stands there already, or does once it is this process's turn.
+    """
+    target = Path(os.path.realpath(target))
+    if standing := _standing(target, expected):
+        return standing
+    with _alone(target):
+        return _standing(target, expected) or obtain(target)
 
 
 def _standing(target: Path, expected: Expected) -> Expected | None:
