@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from tlpipe.workflows.models import export_backbone as export_backbone
     from tlpipe.workflows.network import BackboneOptions as BackboneOptions
     from tlpipe.workflows.own_cards import add_backbone as add_backbone
-    from tlpipe.workflows.own_cards import pull_backbone as pull_backbone
     from tlpipe.workflows.own_cards import remove_backbone as remove_backbone
+    from tlpipe.workflows.pull import pull_backbone as pull_backbone
     from tlpipe.workflows.train import TrainRun as TrainRun
     from tlpipe.workflows.train import train as train
     from tlpipe.workflows.train_head import TrainResult as TrainResult
@@ -57,7 +57,7 @@ _HOMES = {
     "add_backbone": "workflows.own_cards",
     "check_backbone": "workflows.check",
     "find_backbone": "workflows.backbones",
-    "pull_backbone": "workflows.own_cards",
+    "pull_backbone": "workflows.pull",
     "remove_backbone": "workflows.own_cards",
     "Card": "card",
     "ClassifyResult": "workflows.classify",
