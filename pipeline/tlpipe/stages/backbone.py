@@ -1,7 +1,7 @@
 """Backbone: opens a prepared network on the device that was asked for, and runs it.
 
 The only module that imports ONNX Runtime. Takes a file, gives a ``Network`` (see ``types``): uint8
-images in, named arrays out. Imports ``errors`` and ``types``.
+images in, named arrays out. Imports ``errors``, ``files`` and ``types``.
 
 A device is never exchanged for another: after a session is made, the provider it really uses is
 compared with the one asked for.
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import onnxruntime
 
 from tlpipe.errors import BackboneError, DeviceError
+from tlpipe.files import is_utf8
 from tlpipe.types import Device
 
 if TYPE_CHECKING:
@@ -206,11 +207,7 @@ def _open(model: Path | bytes, providers: list[Any]) -> onnxruntime.InferenceSes
 
 def _path(path: Path) -> str | bytes:
     """`path` as ONNX Runtime takes it: it cannot read a name that is no UTF-8, but a content."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return path.read_bytes()
-    return str(path)
+    return str(path) if is_utf8(str(path)) else path.read_bytes()
 
 
 def _open_cuda(model: Path | bytes) -> onnxruntime.InferenceSession:

@@ -14,6 +14,7 @@ import os
 import re
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeGuard
 
 from tlpipe.card import PREPARATION, Card, DataFile, Golden, InputSpec, WeightsSpec
 from tlpipe.catalogue import find_card
@@ -50,7 +51,7 @@ def find_backbone(backbone: str | Path | Card, options: BackboneOptions | None =
         The network cannot be used.
     """
     options = options or BackboneOptions()
-    if not isinstance(backbone, Card) and str(backbone).lower().endswith(".onnx"):
+    if is_network(backbone):
         return _ready(import_network(Path(backbone), options))
     card = backbone if isinstance(backbone, Card) else find_card(backbone)
     given = [
@@ -69,6 +70,11 @@ def find_backbone(backbone: str | Path | Card, options: BackboneOptions | None =
         chosen = find_preprocess(options.preprocess, card.image_size)
         card = dataclasses.replace(card, preprocess=chosen)
     return _ready(card)
+
+
+def is_network(backbone: str | Path | Card) -> TypeGuard[str | Path]:
+    """Whether a backbone was named by the path of an ONNX file."""
+    return not isinstance(backbone, Card) and str(backbone).lower().endswith(".onnx")
 
 
 def _ready(card: Card) -> Card:
@@ -102,9 +108,10 @@ def import_network(path: Path, options: BackboneOptions) -> Card:
             _log.warning("The cached card %s is damaged; it is made anew.", known)
     network = look_into(path, options, prove=False)
     card = _card_of(network, files, own)
-    make_folder(known.parent)
-    with whole_file(known) as temporary:
-        temporary.write_text(card.to_json(), encoding="utf-8")
+    if reusable:
+        make_folder(known.parent)
+        with whole_file(known) as temporary:
+            temporary.write_text(card.to_json(), encoding="utf-8")
     return card
 
 

@@ -30,7 +30,7 @@ from tlpipe.stages.backbone import OrtNetwork, open_graph
 from tlpipe.stages.source import Source
 from tlpipe.stages.weights import class_networks, full_network, resolved
 from tlpipe.types import Item, Preprocess, ProgressCallback
-from tlpipe.workflows.backbones import import_network
+from tlpipe.workflows.backbones import import_network, is_network
 from tlpipe.workflows.common import RunOptions, as_source, loader, run_over
 from tlpipe.workflows.network import BackboneOptions
 
@@ -183,7 +183,7 @@ def _card_and_preprocess(
     backbone: str | Path | Card, options: BackboneOptions
 ) -> tuple[Card, Preprocess | None]:
     """A backbone's card, and the preprocessing to be judged, where one is stated."""
-    if not isinstance(backbone, Card) and str(backbone).lower().endswith(".onnx"):
+    if is_network(backbone):
         card = import_network(Path(backbone), options)
         return card, card.preprocess
     card = backbone if isinstance(backbone, Card) else find_card(backbone)
