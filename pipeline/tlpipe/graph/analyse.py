@@ -16,17 +16,11 @@ from tlpipe.errors import BackboneError, UndecidedError
 from tlpipe.graph import EMBEDDINGS
 from tlpipe.graph.batch import Freed, free_batch
 from tlpipe.graph.branches import straightened
-from tlpipe.graph.cut import Cut, Kind, cut_at, kind_of, pruned
+from tlpipe.graph.cut import Cut, cut_at, kind_of, pruned
 from tlpipe.graph.decide import Candidate, Decision, candidates, decide, named
-from tlpipe.graph.image_input import (
-    ImageInput,
-    as_fed,
-    possible_inputs,
-    sample_images,
-    with_sizes,
-)
+from tlpipe.graph.image_input import ImageInput, possible_inputs, with_sizes
 from tlpipe.graph.index import Index
-from tlpipe.graph.io import runnable
+from tlpipe.graph.io import opened
 from tlpipe.graph.tidy import tidied
 from tlpipe.graph.trace import Trace
 
@@ -134,7 +128,7 @@ def analyse(
         tidy = _as_far_as(tidy, choices.layer)
     image, sized = prepared_input(tidy, choices.input, choices.size, open_graph)
     batch = image.batch or 1
-    fed = as_fed(sample_images(max(batch, PROOF), image.height, image.width), image)
+    fed = image.samples(max(batch, PROOF))
     trace = Trace(sized, {image.tensor: fed[:batch]}, open_graph)
     found = candidates(trace)
     try:
@@ -145,9 +139,8 @@ def analyse(
     freed = None
     if prove:
         assert feature.pooling is not None
-        feeds = {image.tensor: fed[:batch]}
-        kinds = tensor_kinds(sized, feature.tensors, feeds, open_graph)
-        cut = cut_at(sized, [Cut(EMBEDDINGS, feature.tensors, feature.pooling, feature.dim)], kinds)
+        cuts = [Cut(EMBEDDINGS, feature.tensors, feature.pooling, feature.dim)]
+        cut = cut_by_running(sized, cuts, {image.tensor: fed[:batch]}, open_graph)
         freed = free_batch(cut, fed[:PROOF], open_graph)
     return Analysis(image, decision, None, found, freed)
 
@@ -185,7 +178,7 @@ def prepared_input(
         )
     sized = with_sizes(model, image)
     if any(node.op_type == "If" for node in model.graph.node):
-        sample = as_fed(sample_images(image.batch or 1, image.height, image.width), image)
+        sample = image.samples(image.batch or 1)
         sized = straightened(sized, {image.tensor: sample}, open_graph)
     return image, sized
 
@@ -204,11 +197,11 @@ def _the_input(
         return possible[0]
     works, reasons = [], []
     for image in possible:
-        ready = runnable(with_sizes(model, image))
-        sample = as_fed(sample_images(image.batch or 1, image.height, image.width), image)
+        sized = with_sizes(model, image)
+        sample = image.samples(image.batch or 1)
         outputs = [value.name for value in model.graph.output]
         try:
-            open_graph(ready.content, ready.folder)({image.tensor: sample}, outputs)
+            opened(sized, open_graph)({image.tensor: sample}, outputs)
         except BackboneError as exc:
             reasons.append(exc)
         else:
@@ -224,22 +217,22 @@ def _the_input(
     )
 
 
-def tensor_kinds(
+def cut_by_running(
     model: onnx.ModelProto,
-    tensors: Sequence[str],
+    cuts: Sequence[Cut],
     feeds: Mapping[str, Any],
     open_graph: OpenGraph,
-) -> dict[str, Kind]:
-    """Type and rank of tensors of a network, found by running it.
+) -> onnx.ModelProto:
+    """The network cut as ``cut_at`` does; types and ranks of the tensors are found by running it.
 
     Raises
     ------
     BackboneError
         The network computes no tensor of such a name, or cannot be run.
     """
-    part = runnable(pruned(model, tensors))
-    arrays = open_graph(part.content, part.folder)(feeds, tensors)
-    return {name: kind_of(array) for name, array in zip(tensors, arrays, strict=True)}
+    tensors = list(dict.fromkeys(name for cut in cuts for name in cut.tensors))
+    arrays = opened(pruned(model, tensors), open_graph)(feeds, tensors)
+    return cut_at(model, cuts, dict(zip(tensors, map(kind_of, arrays), strict=True)))
 
 
 def _decision(trace: Trace, choices: Choices, batch: int) -> Decision:

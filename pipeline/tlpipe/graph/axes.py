@@ -18,7 +18,7 @@ import onnx
 
 from tlpipe.graph import moves
 from tlpipe.graph.axis import Axes, Axis, Step
-from tlpipe.graph.index import attribute, integer, opset_of
+from tlpipe.graph.index import attribute, einsum_terms, integer, opset_of
 from tlpipe.graph.trace import Trace
 
 _SOFTMAX = ("Softmax", "LogSoftmax", "Hardmax")
@@ -188,17 +188,15 @@ def _gather(step: Step) -> Axis:
 
 
 def _einsum(step: Step) -> Axis:
-    equation = attribute(step.node, "equation", b"")
-    text = equation.decode() if isinstance(equation, bytes) else ""
-    left, arrow, right = text.replace(" ", "").partition("->")
-    terms = left.split(",")
+    terms, right = einsum_terms(step.node) or ([], "")
     places = {
-        (terms[at][step.axes[name].index], step.axes[name].before, step.axes[name].after)
-        for at, name in enumerate(step.node.input)
-        if name in step.axes and "." not in terms[at]
+        (letters[step.axes[name].index], step.axes[name].before, step.axes[name].after)
+        for letters, name in zip(terms, step.node.input, strict=False)
+        if name in step.axes and "." not in letters
     }
-    if not arrow or len(places) != 1 or next(iter(places))[0] not in right:
-        raise step.stuck(f"{text!r} sums over the batch, or is too involved")
+    if len(places) != 1 or next(iter(places))[0] not in right:
+        equation = attribute(step.node, "equation", b"").decode()
+        raise step.stuck(f"{equation!r} sums over the batch, or is too involved")
     ((letter, before, after),) = places
     return Axis(right.index(letter), before, after)
 

@@ -18,7 +18,7 @@ from onnx import helper
 
 from tlpipe.graph import OWN_PREFIX
 from tlpipe.graph.index import Index, attribute, rename
-from tlpipe.graph.io import runnable
+from tlpipe.graph.io import opened
 
 if TYPE_CHECKING:
     from tlpipe.types import OpenGraph
@@ -64,8 +64,7 @@ def _answers(
     observed.CopyFrom(model)
     del observed.graph.output[:]
     observed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    ready = runnable(observed)
-    values = open_graph(ready.content, ready.folder)(feeds, names)
+    values = opened(observed, open_graph)(feeds, names)
     return {name: bool(value.ravel()[0]) for name, value in zip(names, values, strict=True)}
 
 

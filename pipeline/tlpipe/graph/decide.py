@@ -172,17 +172,13 @@ def _judge(walk: Walk) -> tuple[str, str]:
         return "classifier", f"{count:,} is a usual number of classes"
     inner = count % 16 == 0 and count >= 32  # a width that layers inside of networks have
     if walk.passed & {"activation", "pool"}:
-        if inner or count % 8 == 0:
+        if count % 8 == 0:
             return "features", f"{count:,} values come from an activation or pooling"
         return "classifier", f"{count:,} is no usual width of a layer inside a network"
     if "batchnorm" in walk.passed and inner:
         return "features", f"{count:,} values are normalised one by one"
-    # What the output is called says more than what its layer is called.
-    for names in (walk.output, " ".join((layer.name, layer.weight, layer.output))):
-        says_class, says_feature = _CLASS_WORDS.search(names), _FEATURE_WORDS.search(names)
-        if bool(says_class) != bool(says_feature):
-            word = (says_class or says_feature).group()  # type: ignore[union-attr]
-            return "classifier" if says_class else "features", f"its names say {word!r}"
+    if (said := _by_names(walk)) is not None:
+        return said
     if not inner:
         return "classifier", f"{count:,} is no usual width of a layer inside a network"
     if not walk.passed & {"bias"}:
@@ -191,6 +187,18 @@ def _judge(walk: Walk) -> tuple[str, str]:
         f"it comes from a layer with a bias straight away, without a softmax, and {count:,} may be"
         " a number of classes as well as a width"
     )
+
+
+def _by_names(walk: Walk) -> tuple[str, str] | None:
+    """What names say of a walk's output; that of the output itself more than those of its layer."""
+    layer = walk.layers[0]
+    for names in (walk.output, " ".join((layer.name, layer.weight, layer.output))):
+        says_class, says_feature = _CLASS_WORDS.search(names), _FEATURE_WORDS.search(names)
+        if says_class and not says_feature:
+            return "classifier", f"its names say {says_class.group()!r}"
+        if says_feature and not says_class:
+            return "features", f"its names say {says_feature.group()!r}"
+    return None
 
 
 def _main(trace: Trace, walks: list[Walk]) -> tuple[Walk, tuple[str, ...]]:

@@ -65,6 +65,10 @@ class ImageInput:
             return count, self.channels, self.height, self.width
         return count, self.height, self.width, self.channels
 
+    def samples(self, count: int, preprocess: Preprocess | None = None) -> Any:
+        """Different images as it takes them: see ``sample_images`` and ``as_fed``."""
+        return as_fed(sample_images(count, self.height, self.width), self, preprocess)
+
 
 def possible_inputs(
     model: onnx.ModelProto, name: str | None = None, size: tuple[int, int] | None = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from typing import Any
 
 import onnx
 
@@ -122,12 +123,19 @@ def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
                 yield from all_nodes(subgraph)
 
 
-def attribute(node: onnx.NodeProto, name: str, default: object = None) -> object:
+def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     """Value of a node's attribute."""
     for entry in node.attribute:
         if entry.name == name:
             return onnx.helper.get_attribute_value(entry)
     return default
+
+
+def einsum_terms(node: onnx.NodeProto) -> tuple[list[str], str] | None:
+    """Letters of the operands and of the result of an Einsum; None where no result is stated."""
+    equation: bytes = attribute(node, "equation", b"")
+    left, arrow, right = equation.decode().replace(" ", "").partition("->")
+    return (left.split(","), right) if arrow else None
 
 
 def integer(node: onnx.NodeProto, name: str, default: int) -> int:
@@ -139,7 +147,7 @@ def integer(node: onnx.NodeProto, name: str, default: int) -> int:
 def integers(node: onnx.NodeProto, name: str) -> list[int] | None:
     """Value of a node's attribute that is a list of integers; None where it has none."""
     value = attribute(node, name)
-    return None if value is None else [int(number) for number in value]  # type: ignore[attr-defined]
+    return None if value is None else [int(number) for number in value]
 
 
 def opset_of(model: onnx.ModelProto) -> int:

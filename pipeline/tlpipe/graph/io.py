@@ -14,6 +14,7 @@ import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
 from google.protobuf.message import DecodeError, Message
@@ -29,6 +30,9 @@ from tlpipe.graph.references import (
     resolve,
     without_data,
 )
+
+if TYPE_CHECKING:
+    from tlpipe.types import OpenGraph, RunGraph
 
 _LIMIT = 2**31 - 1  # bytes of one protocol buffer
 
@@ -188,6 +192,18 @@ def runnable(model: onnx.ModelProto) -> Runnable:
             if entry.key == "location":
                 entry.value = Path(entry.value).relative_to(folder).as_posix()
     return Runnable(moved.SerializeToString(), folder)
+
+
+def opened(model: onnx.ModelProto, open_graph: OpenGraph, *, optimised: bool = False) -> RunGraph:
+    """`model`, opened by whoever can run it.
+
+    Raises
+    ------
+    BackboneError
+        It cannot be opened.
+    """
+    ready = runnable(model)
+    return open_graph(ready.content, ready.folder, optimised=optimised)
 
 
 def metadata(model: onnx.ModelProto) -> dict[str, str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from tlpipe.graph.index import attribute, integer, integers
+from tlpipe.graph.index import einsum_terms, integer, integers
 from tlpipe.graph.trace import Trace
 
 # Operators with (data, weights, bias) at these inputs; -1 for none. Sources: the specifications of
@@ -131,11 +131,8 @@ def _width(node: onnx.NodeProto, layer: Layer) -> int:
 
 
 def _einsum_width(node: onnx.NodeProto, layer: Layer) -> int:
-    equation = attribute(node, "equation", b"")
-    text = equation.decode() if isinstance(equation, bytes) else ""
-    left, arrow, right = text.replace(" ", "").partition("->")
-    terms = left.split(",")
-    if not arrow or len(terms) != 2 or "." in text:
+    terms, right = einsum_terms(node) or ([], "")
+    if len(terms) != 2 or any("." in letters for letters in (*terms, right)):
         return 0
     at = list(node.input).index(layer.weight)
     sizes = dict(zip(terms[at], layer.weight_shape, strict=False))

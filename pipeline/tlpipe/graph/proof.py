@@ -18,7 +18,7 @@ from onnx import TensorProto
 
 from tlpipe.graph.axis import Stuck
 from tlpipe.graph.index import all_nodes
-from tlpipe.graph.io import runnable
+from tlpipe.graph.io import opened
 
 if TYPE_CHECKING:
     from tlpipe.types import OpenGraph
@@ -54,8 +54,7 @@ def filled(images: Any, batch: int) -> Any:
 def alone(model: onnx.ModelProto, images: Any, open_graph: OpenGraph) -> list[Any]:
     """Outputs of the network as it is, for one image at a time, or as few as it states."""
     batch = fixed_batch(model) or 1
-    ready = runnable(model)
-    run = open_graph(ready.content, ready.folder)
+    run = opened(model, open_graph)
     name = model.graph.input[0].name
     outputs = [value.name for value in model.graph.output]
     found = []
@@ -94,13 +93,12 @@ def prove(
     """
     rough = _is_rough(freed)
     tolerance = _COARSE if rough else _FINE
-    ready = runnable(freed)
     name = freed.graph.input[0].name
     outputs = [value.name for value in freed.graph.output]
     first = [array[:1] for array in expected]
     # One more than there are: a slice of the batch that was made for so many would show.
     many = filled(images, len(images) + 1)
-    run = open_graph(ready.content, ready.folder)
+    run = opened(freed, open_graph)
     error = max(
         _difference(run({name: many}, outputs), [filled(a, len(many)) for a in expected], expected),
         _difference(run({name: images[:1]}, outputs), first, expected),
@@ -108,7 +106,7 @@ def prove(
     if error > tolerance:
         raise Stuck(f"a batch gives other values ({_share(error)})")
     del run  # and its memory
-    run = open_graph(ready.content, ready.folder, optimised=True)
+    run = opened(freed, open_graph, optimised=True)
     whole = run({name: images}, outputs)
     single = [images[at : at + 1] for at in range(min(_SINGLES, len(images)))]
     singles = [run({name: image}, outputs) for image in single]

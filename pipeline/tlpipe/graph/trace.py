@@ -19,8 +19,9 @@ from onnx import helper
 
 from tlpipe.errors import BackboneError
 from tlpipe.graph import OWN_PREFIX
+from tlpipe.graph.cut import pruned
 from tlpipe.graph.index import Index, attribute
-from tlpipe.graph.io import runnable
+from tlpipe.graph.io import opened
 from tlpipe.graph.references import array_of
 
 if TYPE_CHECKING:
@@ -83,8 +84,7 @@ class Trace(Index):
             graph.output.append(onnx.ValueInfoProto(name=shape))
         if not any(entry.domain in ("", "ai.onnx") for entry in observed.opset_import):
             observed.opset_import.append(helper.make_opsetid("", 17))
-        ready = runnable(observed)
-        found = self._open(ready.content, ready.folder)(feeds, shapes)
+        found = opened(observed, self._open)(feeds, shapes)
         return {
             name: tuple(int(n) for n in sizes) for name, sizes in zip(names, found, strict=True)
         }
@@ -102,25 +102,12 @@ class Trace(Index):
         if name in self.initializers:
             value = array_of(self.initializers[name])
         elif name in self.constants:
-            value = self._compute(name)
+            value = opened(pruned(self.model, [name]), self._open)({}, [name])[0]
         else:
             raise BackboneError(f"The tensor {name!r} is not constant.")
         if np.size(value) <= 4096:  # shapes and the like; large weights are not kept
             self._values[name] = value
         return value
-
-    def _compute(self, name: str) -> Any:
-        nodes = self.ancestors([name])
-        read = {wanted for node in nodes for wanted in node.input}
-        part = onnx.ModelProto()
-        part.CopyFrom(self.model)
-        for field in ("node", "initializer", "input", "output", "value_info"):
-            part.graph.ClearField(field)
-        part.graph.node.extend(nodes)
-        part.graph.initializer.extend(t for n, t in self.initializers.items() if n in read)
-        part.graph.output.append(onnx.ValueInfoProto(name=name))
-        ready = runnable(part)
-        return self._open(ready.content, ready.folder)({}, [name])[0]
 
 
 def _tensors_of(node: onnx.NodeProto) -> list[str]:

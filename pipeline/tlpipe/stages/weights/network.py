@@ -208,10 +208,8 @@ def _freed(
     way: Way | None,
 ) -> tuple[ImageInput, onnx.ModelProto]:
     """The network's input, and the network as far as `cuts`, with a free batch."""
-    from tlpipe.graph.analyse import PROOF, prepared_input, tensor_kinds
+    from tlpipe.graph.analyse import PROOF, cut_by_running, prepared_input
     from tlpipe.graph.batch import free_batch, freed_by
-    from tlpipe.graph.cut import cut_at
-    from tlpipe.graph.image_input import as_fed, sample_images
 
     spec = card.input
     image, sized = prepared_input(full, spec.tensor, card.image_size, open_graph)
@@ -224,10 +222,8 @@ def _freed(
             hint="Correct [input] and 'colour' in the card.",
         )
     batch = image.batch or 1
-    fed = as_fed(sample_images(max(PROOF, batch), *card.image_size), image, card.preprocess)
-    names = list(dict.fromkeys(name for cut in cuts for name in cut.tensors))
-    kinds = tensor_kinds(sized, names, {image.tensor: fed[:batch]}, open_graph)
-    cut = cut_at(sized, cuts, kinds)
+    fed = image.samples(max(PROOF, batch), card.preprocess)
+    cut = cut_by_running(sized, cuts, {image.tensor: fed[:batch]}, open_graph)
     if way is not None:
         return image, freed_by(way, cut, fed[:batch], open_graph)
     freed = free_batch(cut, fed[:PROOF], open_graph)
