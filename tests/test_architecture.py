@@ -42,7 +42,8 @@ OWNERS = {
     "PIL": {"stages/decode.py", "stages/preprocess.py", "stages/digits.py"},
     "rich": {"cli/show.py"},
     "click": {"cli/"},
-    "filelock": {"stages/download/"},
+    "filelock": {"stages/download/", "stages/store/lock.py"},
+    "sqlite3": {"stages/store/index.py"},
 }
 
 HEAVY = {"numpy", "onnx", "onnxruntime", "h5py", "sklearn", "scipy", "PIL", "rich"}

@@ -100,6 +100,18 @@ class FeatureFileError(TlpipeError, ValueError):
     """A file is not a feature file, or not one that can be used."""
 
 
+class DamagedFileError(FeatureFileError):
+    """A feature file is not as it was stored."""
+
+
+class StaleFeaturesError(FeatureFileError):
+    """The stored embeddings were made in another way than the ones now asked for."""
+
+
+class LockedError(TlpipeError, OSError):
+    """Another process is writing the same file."""
+
+
 class ClassifierError(TlpipeError, ValueError):
     """A file is not a classifier, or not one that can be used."""
 

@@ -144,8 +144,10 @@ def _check_existing(path: Path, overwrite: bool, inputs: Sequence[Path]) -> None
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, temporary: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its name once the block has ended well.
+
+    `temporary`, where it is given, is a path on the same file system to use instead.
 
     The data are on disk before the rename, and the rename before this returns, as far as ``fsync``
     can promise. When the block raises, the temporary file is removed and a file that
@@ -157,9 +159,10 @@ def whole_file(path: Path) -> Iterator[Path]:
         The system refused to create, write or rename the file (no space left, no permission …).
     """
     target = Path(os.path.realpath(path))  # write through a symbolic link, do not replace it
-    temporary = target.with_name(f".tlpipe-{secrets.token_hex(8)}.tmp")
+    chosen = temporary is not None
+    temporary = temporary or target.with_name(f".tlpipe-{secrets.token_hex(8)}.tmp")
     try:
-        temporary.touch(exist_ok=False)
+        temporary.touch(exist_ok=chosen)
         yield temporary
         move_whole(temporary, target)
     except (BrokenPipeError, OutputError):  # the former is a reader of ours that went away
@@ -187,8 +190,15 @@ def move_whole(temporary: Path, target: Path) -> None:
     """
     _fsync(temporary)
     temporary.replace(target)
+    sync_folder(target.parent)
+    if temporary.parent != target.parent:
+        sync_folder(temporary.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Push the names in a folder to the disk, where the file system can do that at all."""
     with contextlib.suppress(OSError):  # some network file systems cannot sync a folder
-        _fsync(target.parent)
+        _fsync(folder)
 
 
 def _fsync(path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -103,6 +104,38 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """Consecutive items of a source, as columns: what millions of items are handled in.
+
+    Attributes
+    ----------
+    keys : list of str
+    paths : list of str
+        Where the images lie.
+    labels : list of str or None
+    splits : list of Split
+    stats : list of (int, int)
+        Size in bytes and modification time in ns of each file, links followed; (-1, -1) where the
+        system does not tell; empty where they were not asked for.
+    """
+
+    keys: list[str]
+    paths: list[str]
+    labels: list[str | None]
+    splits: list[Split]
+    stats: list[tuple[int, int]]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def item(self, index: int) -> Item:
+        """One row as an ``Item``."""
+        return Item(
+            self.keys[index], Path(self.paths[index]), self.labels[index], self.splits[index]
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class FileStat:
     """What tells cheaply whether a file has changed."""
 
@@ -129,19 +162,36 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
+class Twin:
+    """Where the vector of an item comes from whose very content another item has.
+
+    Attributes
+    ----------
+    place : int or None
+        Of a stored row with that content.
+    pending : Future of Outcome, or None
+        That of the item with that content which is being embedded just now.
+    """
+
+    place: int | None = None
+    pending: Future[Outcome] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one item: `values` and `content`, or a `reject`.
+    """What became of one item: `content` with `values` or a `twin`, or a `reject`.
 
     Attributes
     ----------
     values : mapping of str to array, each without the batch axis
-        The network's outputs for this item, by output name; empty for a reject.
+        The network's outputs for this item, by output name; empty for a reject or a twin.
     """
 
     item: Item
     content: Content | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
     reject: Reject | None = None
+    twin: Twin | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ from tlpipe.cli.options import (
     found_backbone,
     network_options,
     output_option,
-    overwrite_option,
     run_options,
     source_argument,
+    update_options,
 )
 from tlpipe.cli.show import progress, say, show_rejects, show_survey
 
@@ -28,7 +28,7 @@ from tlpipe.cli.show import progress, say, show_rejects, show_survey
 @backbone_option
 @network_options
 @run_options
-@overwrite_option
+@update_options
 @click.pass_context
 def embed_command(
     ctx: click.Context,
@@ -37,6 +37,8 @@ def embed_command(
     output: Path,
     backbone: str,
     overwrite: bool,
+    rehash: bool,
+    max_gone: float | None,
     **more: Any,
 ) -> None:
     """Run the frozen backbone once over images, and store the embeddings.
@@ -45,11 +47,14 @@ def embed_command(
     test/, a flat folder, one image, or a CSV file with a column 'path' and optionally 'label' and
     'split'.
 
+    Where the output exists it is updated: images that are new or changed are embedded, those gone
+    are dropped, labels and splits follow the source. A run that was cut short is continued.
+
     \b
     Example:
       tlpipe embed photos/ -o features.h5
     """
-    from tlpipe import embed
+    from tlpipe import UpdateOptions, embed
 
     card = found_backbone(backbone, more)
     with progress() as report:
@@ -59,6 +64,7 @@ def embed_command(
             backbone=card,
             options=as_run_options(**more),
             overwrite=overwrite,
+            update=UpdateOptions(rehash, max_gone),
             progress=report,
             surveyed=show_survey,
         )
@@ -69,14 +75,31 @@ def embed_command(
 
 def show_embedded(result: Any) -> None:
     """What ``embed`` did."""
-    rate = (result.count + result.rejects.total()) / result.elapsed_s
-    say(
-        f"Wrote {str(result.path)!r}: {result.count:,} embeddings of {result.dim:,} numbers,"
-        f" made at {rate:,.0f} images/s on {result.provider}."
-    )
+    if result.unchanged:
+        say(
+            f"{str(result.path)!r} is up to date: {result.count:,} embeddings, and no image is new,"
+            " changed or gone."
+        )
+    else:
+        _show_written(result)
     command = shlex.join(["tlpipe", "inspect", str(result.path), "--rejects"])
     show_rejects(result.rejects, f"List them: {command}")
     if result.lost_classes:
         say(f"No image of these classes could be read: {', '.join(result.lost_classes)}.")
     if result.too_many_rejects:
         say("These are more rejects than --max-rejects allows.")
+
+
+def _show_written(result: Any) -> None:
+    rate = result.embedded / result.elapsed_s
+    how = [f"{result.embedded:,} embedded at {rate:,.0f} images/s on {result.provider}"]
+    if result.kept:
+        how.append(f"{result.kept:,} taken over as they were")
+    if result.copied:
+        how.append(f"{result.copied:,} copied from images of the same content")
+    if result.gone:
+        how.append(f"{result.gone:,} dropped that are gone")
+    say(
+        f"Wrote {str(result.path)!r}: {result.count:,} embeddings of {result.dim:,} numbers:"
+        f" {', '.join(how)}."
+    )

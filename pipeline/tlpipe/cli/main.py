@@ -40,21 +40,33 @@ class TlpipeGroup(click.Group):
             click.echo(f"{click.style('Error:', fg='red')} {exc.message}", err=True)
             if exc.hint:
                 click.echo(f"{click.style('Hint:', bold=True)} {exc.hint}", err=True)
+            _show_notes(exc)
             ctx.exit(exc.exit_code)
         except OSError as exc:
             if ctx.params["debug"] or isinstance(exc, BrokenPipeError):
                 raise
             click.echo(f"{click.style('Error:', fg='red')} {exc}", err=True)
+            _show_notes(exc)
             ctx.exit(1)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as exc:
             click.echo("Interrupted. Outputs that were not finished were not written.", err=True)
+            _show_notes(exc)
             ctx.exit(INTERRUPTED)
+        except SystemExit as exc:  # a signal
+            _show_notes(exc)
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands by section."""
         for title, commands in _SECTIONS.items():
             with formatter.section(title):
                 formatter.write_dl([(c.name or "", c.get_short_help_str(80)) for c in commands])
+
+
+def _show_notes(exc: BaseException) -> None:
+    """What is kept of the work, where the error says so."""
+    for note in getattr(exc, "__notes__", ()):
+        click.echo(note, err=True)
 
 
 def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:

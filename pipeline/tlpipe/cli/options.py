@@ -25,10 +25,13 @@ TOO_MANY_REJECTS = 3
 """Exit code of a command that is done, but with more rejects than allowed."""
 
 
-class _MaxRejects(click.ParamType[float]):
+class _Limit(click.ParamType[float]):
     """A number of images, or a share of them in percent."""
 
     name = "N|P%"
+
+    def __init__(self, *, whole: bool = False) -> None:
+        self._percent = r"(\d{1,2}(\.\d+)?|100)" if whole else r"\d{1,2}(\.\d+)?"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -37,7 +40,7 @@ class _MaxRejects(click.ParamType[float]):
         text = str(value).strip()
         if text.isdecimal():
             return int(text)
-        if re.fullmatch(r"\d{1,2}(\.\d+)?%", text):
+        if re.fullmatch(rf"{self._percent}%", text):
             return float(text[:-1]) / 100
         return self.fail(f"{text!r} is neither a number of images nor a share like 5%.", param, ctx)
 
@@ -139,7 +142,7 @@ def run_options(command: F) -> F:
     for option in (
         click.option(
             "--max-rejects",
-            type=_MaxRejects(),
+            type=_Limit(),
             help="Exit with code 3 when more images than this are rejected."
             "  [default: no limit, but never all]",
         ),
@@ -154,6 +157,30 @@ def run_options(command: F) -> F:
             default="auto",
             show_default=True,
             help="Where the network runs. auto: CUDA where there is an NVIDIA GPU, else the CPU.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def update_options(command: F) -> F:
+    """Options of a command that updates a feature file."""
+    for option in (
+        click.option(
+            "--overwrite",
+            is_flag=True,
+            help="Start anew: use nothing of an existing output, or of a run cut short.",
+        ),
+        click.option(
+            "--max-gone",
+            type=_Limit(whole=True),
+            help="Refuse an update that drops more of the embeddings than this."
+            "  [default: 50%, unless as many images have come]",
+        ),
+        click.option(
+            "--rehash",
+            is_flag=True,
+            help="Find changed images by their content, not by size and time of change.",
         ),
     ):
         command = option(command)

@@ -14,8 +14,8 @@ installed Pillow decodes by itself is admitted; those it hands to another progra
 Ghostscript, metafiles to Windows) or only recognises (GRIB, BUFR, HDF5, MPEG) are not: images may
 come from strangers.
 
-Takes a path, gives a ``PIL.Image.Image`` of mode RGB with the file's SHA-256 and stat, or a
-``Reject``. Imports ``types`` and Pillow.
+Takes a path, gives the file's bytes with their SHA-256 and stat; takes bytes, gives a
+``PIL.Image.Image`` of mode RGB; or gives a ``Reject``. Imports ``types`` and Pillow.
 """
 
 from __future__ import annotations
@@ -75,25 +75,39 @@ def quiet_pillow() -> Iterator[None]:
         yield
 
 
-def decode(path: Path) -> tuple[Image.Image, Content] | Reject:
-    """Read and decode one image file.
-
-    Parameters
-    ----------
-    path : pathlib.Path
+def read_file(path: Path) -> tuple[bytes, Content] | Reject:
+    """Read one file whole.
 
     Returns
     -------
-    tuple of PIL.Image.Image and Content, or Reject
-        An upright image of mode RGB, with the file's SHA-256 and stat; or why there is none.
-        Nothing is raised for a bad file, whatever is in it.
+    tuple of bytes and Content, or Reject
+        The file's bytes, with their SHA-256 and the file's stat; or why there are none.
     """
     data = _read(path)
     if isinstance(data, Reject):
         return data
     raw, stat = data
+    return raw, Content(hashlib.sha256(raw).digest(), stat)
+
+
+def decode(raw: bytes, stat: FileStat) -> Image.Image | Reject:
+    """Decode one image file.
+
+    Parameters
+    ----------
+    raw : bytes
+        The file's content.
+    stat : FileStat
+        For the reject.
+
+    Returns
+    -------
+    PIL.Image.Image or Reject
+        An upright image of mode RGB, or why there is none. Nothing is raised for a bad file,
+        whatever is in it.
+    """
     try:
-        image = _decode(raw)
+        return _decode(raw)
     except UnidentifiedImageError:
         start = raw[:16]
         return Reject(
@@ -116,7 +130,6 @@ def decode(path: Path) -> tuple[Image.Image, Content] | Reject:
         reason = Reason.TRUNCATED if cut else Reason.CORRUPT
         text = text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
         return Reject(Stage.DECODE, reason, f"{type(exc).__name__}: {text}", stat)
-    return image, Content(hashlib.sha256(raw).digest(), stat)
 
 
 @functools.cache

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tlpipe.errors import OptionError
-from tlpipe.stages.decode import decode, quiet_pillow
+from tlpipe.stages.decode import decode, quiet_pillow, read_file
 from tlpipe.stages.engine import Loader, run
 from tlpipe.stages.preprocess import preprocess
-from tlpipe.stages.source import Source, Survey, open_source
+from tlpipe.stages.source import Source, Survey, open_source, printable
 from tlpipe.types import (
     DEVICES,
     Content,
@@ -87,17 +87,38 @@ Surveyed = Callable[[Survey], None]
 """Called once with what a source holds, before the work begins."""
 
 
+def opened(source: Source | str | Path) -> Source:
+    """Open a path as a source, without looking at all it holds; an opened one stays as it is."""
+    return source if isinstance(source, Source) else open_source(source)
+
+
 def as_source(source: Source | str | Path, surveyed: Surveyed | None = None) -> Source:
-    """Open a path as a source, and tell what it holds; an opened one stays as it is."""
-    opened = source if isinstance(source, Source) else open_source(source)
+    """Open a path as a source, survey it, and tell what it holds."""
+    found = opened(source)
+    survey = found.survey
     if surveyed is not None:
-        surveyed(opened.survey)
-    return opened
+        surveyed(survey)
+    return found
 
 
 def source_path(source: Source | str | Path) -> Path:
     """Where a source lies."""
     return source.path if isinstance(source, Source) else Path(source)
+
+
+def source_text(source: Source) -> str:
+    """Where a source lies, as a feature file notes it."""
+    return printable(str(source.path.resolve()))
+
+
+def is_limit(value: object) -> bool:
+    """Whether a value is a number of at least 0 as an int, a fraction up to 1 as a float, or None.
+
+    Other types are none, not even True.
+    """
+    if isinstance(value, float):
+        return 0 <= value <= 1
+    return value is None or (type(value) is int and value >= 0)
 
 
 def loader(size: tuple[int, int], spec: Preprocess) -> Loader:
@@ -109,12 +130,24 @@ def loader(size: tuple[int, int], spec: Preprocess) -> Loader:
         Height and width of the pixels.
     spec : Preprocess
     """
+    pixels = pixels_of(size, spec)
 
     def load(item: Item) -> tuple[UInt8Array, Content] | Reject:
-        decoded = decode(item.path)
-        if isinstance(decoded, Reject):
-            return decoded
-        image, content = decoded
+        read = read_file(item.path)
+        return read if isinstance(read, Reject) else pixels(*read)
+
+    return load
+
+
+def pixels_of(
+    size: tuple[int, int], spec: Preprocess
+) -> Callable[[bytes, Content], tuple[UInt8Array, Content] | Reject]:
+    """Function from the bytes of a file to its pixels; the parameters are those of ``loader``."""
+
+    def load(raw: bytes, content: Content) -> tuple[UInt8Array, Content] | Reject:
+        image = decode(raw, content.stat)
+        if isinstance(image, Reject):
+            return image
         try:
             return preprocess(image, size, spec), content
         except MemoryError:  # a line of a hundred million pixels: its filter table is that long

@@ -1,44 +1,69 @@
-"""embed: from a source of images to a feature file."""
+"""embed: from a source of images to a feature file, new or updated."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tlpipe.card import Card
-from tlpipe.errors import BackboneError
+from tlpipe.errors import OptionError, TlpipeError
 from tlpipe.files import check_output
 from tlpipe.stages.backbone import OrtNetwork, open_graph
 from tlpipe.stages.decode import DECODER
-from tlpipe.stages.source import Source, Survey, printable
-from tlpipe.stages.store import FeatureHeader, write_features
-from tlpipe.stages.weights import prepared_file
-from tlpipe.types import (
-    DEFAULT_BACKBONE,
-    Item,
-    Outcome,
-    ProgressCallback,
-    Reason,
-    Reject,
-    Stage,
+from tlpipe.stages.source import Source, Survey
+from tlpipe.stages.store import (
+    SPLITS_FROM_SOURCE,
+    FeatureFile,
+    FeatureHeader,
+    Parts,
+    writer_lock,
 )
+from tlpipe.stages.weights import prepared_file
+from tlpipe.types import DEFAULT_BACKBONE, ProgressCallback
 from tlpipe.version import __version__
 from tlpipe.workflows.backbones import find_backbone
 from tlpipe.workflows.common import (
     PRECISION,
     RunOptions,
     Surveyed,
-    as_source,
-    loader,
+    is_limit,
     now,
-    run_over,
+    opened,
     source_path,
+    source_text,
 )
+from tlpipe.workflows.earlier import Comparison, Earlier, check_gone, compare, earlier_runs
+from tlpipe.workflows.update import Job, write_update
 
 FEATURE_SUFFIXES = (".h5", ".hdf5")
+
+
+@dataclass(frozen=True)
+class UpdateOptions:
+    """How a feature file that exists is updated.
+
+    Attributes
+    ----------
+    rehash : bool
+        Compare the content of every file, not its size and time of change.
+    max_gone : int, float or None
+        Most rows that may be dropped: a number, a fraction of all rows (a float up to 1), or None
+        for half of them, and more where as many new images have come.
+    """
+
+    rehash: bool = False
+    max_gone: float | None = None
+
+    def __post_init__(self) -> None:
+        if not is_limit(self.max_gone):
+            raise OptionError(
+                f"max_gone is {self.max_gone!r}; it must be an int of at least 0, a fraction as a"
+                " float from 0 to 1, or None."
+            )
 
 
 @dataclass(frozen=True)
@@ -63,6 +88,16 @@ class EmbedResult:
         The ONNX Runtime execution provider that ran the backbone.
     elapsed_s : float
         Wall time of embedding, start-up left out.
+    embedded : int
+        Images that the backbone ran over in this run.
+    kept : int
+        Rows taken over from the file as it was, and from an earlier run that was cut short.
+    copied : int
+        Images that needed no run of the backbone, since one of the very same content has a vector.
+    gone : int
+        Rows of the file as it was whose image is not in the source any more.
+    unchanged : bool
+        Whether the file was right already and was not touched.
     """
 
     path: Path
@@ -74,6 +109,11 @@ class EmbedResult:
     survey: Survey
     provider: str
     elapsed_s: float
+    embedded: int
+    kept: int
+    copied: int
+    gone: int
+    unchanged: bool
 
 
 def embed(
@@ -83,26 +123,33 @@ def embed(
     backbone: str | Card = DEFAULT_BACKBONE,
     options: RunOptions | None = None,
     overwrite: bool = False,
+    update: UpdateOptions | None = None,
     progress: ProgressCallback | None = None,
     surveyed: Surveyed | None = None,
 ) -> EmbedResult:
     """Embed every image of a source once, and store the embeddings.
+
+    Where `output` exists, or a run that was to write it was cut short, only images that are new or
+    changed are embedded, and only contents that have no vector yet; rows of images that are gone
+    are dropped, labels and splits follow the source.
 
     Parameters
     ----------
     source : Source, str or pathlib.Path
         A folder of images, one image or a CSV manifest (see ``tlpipe.stages.source``).
     output : str or pathlib.Path
-        The feature file to write; it appears whole or not at all.
+        The feature file to write; it appears, or is replaced, whole or not at all.
     backbone : str or Card
         As for ``find_backbone``: a name of the catalogue, the path of a network (.onnx) that says
         how its images are prepared, the path of a card (.toml), or a card.
     options : RunOptions, optional
         Device, batch size and how many rejects are allowed.
     overwrite : bool
-        Whether an existing `output` may be replaced.
+        Start anew: use nothing of an existing `output`, nor of a run that was cut short.
+    update : UpdateOptions, optional
+        How an existing `output` is updated.
     progress : callable, optional
-        Called with a ``Progress`` after each item, in this thread.
+        Called with a ``Progress`` after each item that is embedded, in this thread.
     surveyed : callable, optional
         Called once with the source's ``Survey``, before the work begins.
 
@@ -113,46 +160,54 @@ def embed(
     Raises
     ------
     SourceError
-        The source cannot be listed or holds no image.
+        The source cannot be listed, holds no image, went away, or lacks so many of the images that
+        were in it that a disk may be missing.
     UnknownBackboneError, CardError, WeightsError, BackboneError
         The backbone cannot be had.
     DeviceError
         The device asked for cannot be used.
+    StaleFeaturesError
+        `output` holds embeddings that were made in another way.
     FeatureFileError
-        Not one image could be embedded.
+        `output` is no feature file, or a damaged one, or not one image could be embedded.
+    LockedError
+        Another process is writing `output`.
     OutputError
-        The output cannot be written.
+        The output cannot be written. What was embedded is kept for the next run.
     """
-    options = options or RunOptions()
+    options, update = options or RunOptions(), update or UpdateOptions()
     output = Path(output)
     inputs = [source_path(source)]
-    check_output(output, overwrite=overwrite, suffixes=FEATURE_SUFFIXES, inputs=inputs)
+    check_output(output, overwrite=True, suffixes=FEATURE_SUFFIXES, inputs=inputs)
     card = find_backbone(backbone)
-    preprocess = card.arithmetic
-    source = as_source(source, surveyed)
-    network = OrtNetwork(prepared_file(card, open_graph), options.device)
+    source = opened(source)
     header = FeatureHeader(
         tlpipe_version=__version__,
         fingerprint=card.fingerprint(precision=PRECISION, decoder=DECODER),
         backbone=card.to_json(),
-        provider=network.provider,
+        provider="",
         precision=PRECISION,
         decoder=DECODER,
-        source=printable(str(source.path.resolve())),
+        source=source_text(source),
         created_at=now(),
     )
-    outcomes = run_over(
-        source.items(),
-        source.survey.count,
-        network,
-        loader(card.image_size, preprocess),
-        options,
-        progress,
-        "embed",
-    )
-    start = time.perf_counter()
-    checked = _unique(_of_dim(outcomes, card))
-    summary = write_features(output, header, card.output.dim, checked)
+    with writer_lock(output):
+        parts = Parts(output)
+        anew = overwrite or parts.anew
+        with earlier_runs(
+            output, parts, header, overwrite=overwrite, rehash=update.rehash
+        ) as earlier:
+            found = _compared(source, earlier, update.max_gone, surveyed)
+            start = time.perf_counter()
+            if earlier.file is not None and found.same:
+                return _as_it_was(output, source.survey, earlier.file, options)
+            network = OrtNetwork(prepared_file(card, open_graph), options.device)
+            header = _continued(header, network.provider, earlier)
+            job = Job(source, earlier, card, network, options, found.fresh)
+            parts.begin(header, card.output.dim, anew=anew)
+            with _work_kept(parts):
+                summary, tally = write_update(output, header, parts, job, progress)
+            parts.remove()
     rejected = summary.rejects.total()
     return EmbedResult(
         path=output,
@@ -164,32 +219,71 @@ def embed(
         survey=source.survey,
         provider=network.provider,
         elapsed_s=time.perf_counter() - start,
+        embedded=tally.embedded,
+        kept=tally.kept,
+        copied=tally.copied,
+        gone=found.gone,
+        unchanged=False,
     )
 
 
-def _of_dim(outcomes: Iterable[Outcome], card: Card) -> Iterator[Outcome]:
-    """Outcomes, after their embeddings were found to have the card's shape."""
-    for outcome in outcomes:
-        if outcome.reject is None:
-            shape = outcome.values["embeddings"].shape
-            if shape != (card.output.dim,):
-                raise BackboneError(
-                    f"The backbone {card.name!r} gave an embedding of shape {shape}, not"
-                    f" ({card.output.dim},).",
-                    hint="Correct 'tensor', 'pooling' or 'dim' under [output] in its card.",
-                )
-        yield outcome
+def _compared(
+    source: Source, earlier: Earlier, most_gone: float | None, surveyed: Surveyed | None
+) -> Comparison:
+    """What an update would do, after the source was surveyed and enough of it was found."""
+    if earlier.known.count:
+        found = compare(source, earlier)
+    else:
+        found = Comparison(fresh=source.survey.count)
+    if surveyed is not None:
+        surveyed(source.survey)
+    if earlier.file is not None:
+        check_gone(source, earlier.file, found, most_gone)
+    return found
 
 
-def _unique(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
-    """Outcomes, with those whose key came before turned into rejects."""
-    seen: set[str] = set()
-    for outcome in outcomes:
-        item: Item = outcome.item
-        if item.key in seen:
-            detail = "An earlier item of the source has the same key; that one is kept."
-            reject = Reject(Stage.SOURCE, Reason.DUPLICATE_KEY, detail)
-            yield Outcome(item, reject=reject)
-            continue
-        seen.add(item.key)
-        yield outcome
+def _as_it_was(output: Path, survey: Survey, file: FeatureFile, options: RunOptions) -> EmbedResult:
+    """Result of a run that found the file to be right."""
+    return EmbedResult(
+        path=output,
+        count=file.count,
+        dim=file.dim,
+        rejects=Counter(),
+        too_many_rejects=options.too_many(0, file.count),
+        lost_classes=sorted(set(survey.classes) - set(file.classes)),
+        survey=survey,
+        provider=file.header.provider,
+        elapsed_s=0.0,
+        embedded=0,
+        kept=file.count,
+        copied=0,
+        gone=0,
+        unchanged=True,
+    )
+
+
+def _continued(header: FeatureHeader, provider: str, earlier: Earlier) -> FeatureHeader:
+    """Header of a file that takes rows over: all providers, and who assigned the splits."""
+    before = [file.header.provider for file in earlier.known.files]
+    providers = {name for names in (*before, provider) for name in names.split(", ") if name}
+    old = earlier.file
+    splits_from = SPLITS_FROM_SOURCE if old is None else old.header.splits_from
+    return replace(header, provider=", ".join(sorted(providers)), splits_from=splits_from)
+
+
+@contextmanager
+def _work_kept(parts: Parts) -> Iterator[None]:
+    """Finish a last part when the run ends early, whatever the cause, and say what is kept."""
+    try:
+        yield
+    except BaseException as exc:
+        try:
+            parts.finish()
+        except TlpipeError as second:
+            exc.add_note(f"The last embeddings could not be kept: {second.message}")
+        if parts.kept:
+            exc.add_note(
+                f"{parts.kept:,} embeddings of this run are kept; the same command, without"
+                " --overwrite, goes on from there."
+            )
+        raise

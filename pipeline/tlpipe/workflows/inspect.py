@@ -73,8 +73,8 @@ def _features(path: Path) -> Inspection:
     info = inspect_features(path)
     card = info.header.card(repr(str(path)))
     by_class: dict[str, dict[str, int]] = {}
-    for (split, label), count in sorted(info.labels.items()):
-        name = info.classes[label] if label >= 0 else "(no label)"
+    for (split, label), count in sorted(info.labels.items(), key=_by_split):
+        name = "(no label)" if label is None else label
         part = "no split" if split == Split.NONE else Split(split).name.lower()
         by_class.setdefault(name, {})[part] = count
     return Inspection(
@@ -82,6 +82,7 @@ def _features(path: Path) -> Inspection:
         {
             "embeddings": info.shape[0],
             "dim": info.shape[1],
+            "format_version": info.version,
             "backbone": card.name,
             "fingerprint": info.header.fingerprint,
             "precision": info.header.precision,
@@ -93,6 +94,11 @@ def _features(path: Path) -> Inspection:
             "classes": by_class,
         },
     )
+
+
+def _by_split(pair: tuple[tuple[int, str | None], int]) -> tuple[int, str]:
+    split, label = pair[0]
+    return split, label or ""
 
 
 def _onnx(path: Path) -> Inspection:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlpipe.card import Card
-from tlpipe.errors import TrainingDataError
+from tlpipe.errors import StaleFeaturesError, TrainingDataError
 from tlpipe.files import check_output
 from tlpipe.stages.source import Source
 from tlpipe.stages.weights import weight_files
@@ -44,7 +44,8 @@ def train(
     """Embed a source's images and train a classifier on them.
 
     The feature file is kept beside the classifier, so that ``train_head`` can be run again without
-    the backbone. Should training be refused (too few images of a class, say), it is there already.
+    the backbone. Where one is there already, or a run was cut short, it is updated as by ``embed``;
+    one of another backbone is replaced if `overwrite` says so.
 
     Parameters
     ----------
@@ -68,17 +69,17 @@ def train(
     card = find_backbone(backbone)
     inputs = [source_path(source), *weight_files(card)]
     check_classifier_output(output, overwrite=overwrite, inputs=inputs)
-    check_output(features, overwrite=overwrite, inputs=inputs)
+    check_output(features, overwrite=True, inputs=inputs)
     source = as_source(source, surveyed)
     _check_labels(source)
-    embedded = embed(
-        source,
-        features,
-        backbone=card,
-        options=options,
-        overwrite=overwrite,
-        progress=progress,
-    )
+    try:
+        embedded = embed(source, features, backbone=card, options=options, progress=progress)
+    except StaleFeaturesError:
+        if not overwrite:
+            raise
+        embedded = embed(
+            source, features, backbone=card, options=options, overwrite=True, progress=progress
+        )
     trained = train_head(features, output, seed=seed, overwrite=overwrite, progress=progress)
     return TrainRun(embedded, trained)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,21 +16,25 @@ from tlpipe.errors import FeatureFileError
 from tlpipe.files import whole_file
 from tlpipe.stages.store.guard import GuardedFile
 from tlpipe.stages.store.layout import (
+    CHECKSUM_DTYPE,
     CHUNK_ROWS,
+    COLUMNS,
     FORMAT,
     FORMAT_VERSION,
+    ITEM_COLUMNS,
     LIBVER,
-    REJECT_TEXTS,
-    STAT_DTYPE,
+    TEXT,
+    VECTORS,
     FeatureHeader,
+    checksums,
+    seal,
 )
+from tlpipe.stages.store.rows import Rows, stats_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tlpipe.types import FileStat, Outcome, Reject
-
-_TEXT = h5py.string_dtype("utf-8")
+    from tlpipe.types import Float32Array, Reject
 
 
 @dataclass
@@ -42,10 +46,11 @@ class FeatureSummary:
     classes: list[str] = field(default_factory=list)
 
 
-def write_features(
-    path: Path, header: FeatureHeader, dim: int, outcomes: Iterable[Outcome]
-) -> FeatureSummary:
-    """Write a feature file; it appears whole or not at all.
+@contextlib.contextmanager
+def feature_writer(
+    path: Path, header: FeatureHeader, dim: int, *, temporary: Path | None = None
+) -> Iterator[FeatureWriter]:
+    """Give a writer; the file appears whole when the block has ended well, or not at all.
 
     Parameters
     ----------
@@ -54,38 +59,20 @@ def write_features(
     header : FeatureHeader
     dim : int
         D.
-    outcomes : iterable of Outcome
-        In the order the rows are to have; each has a value "embeddings", float32 (D,), or a
-        reject.
+    temporary : pathlib.Path, optional
+        As for ``whole_file``.
 
     Raises
     ------
     FeatureFileError
-        Not one item could be embedded, so there is nothing to store.
+        Not one row was added, so there is nothing to store.
     OutputError
         The file cannot be written.
     """
-    summary = FeatureSummary()
-    with whole_file(path) as temporary, _hdf5(temporary) as (file, guard):
-        writer = _Writer(file, dim)
-        for outcome in outcomes:
-            writer.add(outcome)
-            guard.check()
-            if outcome.reject is None:
-                summary.count += 1
-            else:
-                summary.rejects[outcome.reject.reason] += 1
-        if not summary.count:
-            raise FeatureFileError(
-                f"None of the {summary.rejects.total()} images could be embedded"
-                f" ({counted(summary.rejects)}); nothing was written."
-            )
-        summary.classes = writer.finish()
-        for name, value in vars(header).items():
-            file.attrs[name] = value
-        file.attrs["format"] = FORMAT
-        file.attrs["format_version"] = FORMAT_VERSION
-    return summary
+    with whole_file(path, temporary) as under_way, _hdf5(under_way) as (file, guard):
+        writer = FeatureWriter(file, guard, header, dim)
+        yield writer
+        writer.finish()
 
 
 @contextlib.contextmanager
@@ -105,84 +92,174 @@ def counted(reasons: Counter[str]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
 
 
-class _Writer:
-    """Buffers rows and appends them to resizable datasets, a chunk at a time."""
+class FeatureWriter:
+    """Gathers rows and appends them to the datasets a chunk at a time, with their checksums.
 
-    def __init__(self, file: h5py.File, dim: int) -> None:
-        self._file = file
-        self._rows: list[Outcome] = []
-        self._rejected: list[tuple[str, Reject]] = []
+    Attributes
+    ----------
+    summary : FeatureSummary
+        What was added so far; its classes are known when all is written.
+    """
+
+    def __init__(
+        self, file: h5py.File, guard: GuardedFile, header: FeatureHeader, dim: int
+    ) -> None:
+        self.summary = FeatureSummary()
+        self._file, self._guard = file, guard
+        self._attributes = dict(vars(header))
         self._class_ids: dict[str, int] = {}  # in the order they are met; sorted at the end
-        self._create("embeddings", np.dtype("<f4"), (dim,))
-        self._create("keys", _TEXT)
-        self._create("content_sha256", np.dtype("u1"), (32,))
-        self._create("stat", STAT_DTYPE)
-        self._create("labels", np.dtype("<i4"))
-        self._create("splits", np.dtype("i1"))
-        for name in REJECT_TEXTS:
-            self._create(f"rejects/{name}", _TEXT)
-        self._create("rejects/stat", STAT_DTYPE)
+        self._buffer = {
+            name: np.empty((CHUNK_ROWS, *(dim if n == -1 else n for n in column.row)), column.dtype)
+            for name, column in COLUMNS.items()
+            if name in ITEM_COLUMNS
+        }
+        self._held = 0  # rows in the buffer
+        self._rejected: list[tuple[str, Reject]] = []
+        self._checksums: dict[str, list[int]] = {name: [] for name in COLUMNS}
+        for name, value in self._attributes.items():
+            file.attrs[name] = value
+        file.attrs["format"] = FORMAT
+        file.attrs["format_version"] = FORMAT_VERSION
+        for name, column in COLUMNS.items():
+            row = tuple(dim if n == -1 else n for n in column.row)
+            dtype = h5py.string_dtype("utf-8") if column.dtype == TEXT else column.dtype
+            file.create_dataset(
+                name, (0, *row), dtype, maxshape=(None, *row), chunks=(CHUNK_ROWS, *row)
+            )
 
-    def _create(self, name: str, dtype: Any, row: tuple[int, ...] = ()) -> None:
-        self._file.create_dataset(
-            name, (0, *row), dtype, maxshape=(None, *row), chunks=(CHUNK_ROWS, *row)
-        )
+    def add(self, rows: Rows) -> None:
+        """Append rows, with their vectors.
 
-    def _append(self, name: str, values: Any, count: int) -> None:
-        dataset = self._file[name]
-        start = dataset.shape[0]
-        dataset.resize(start + count, axis=0)
-        dataset[start:] = values
+        Raises
+        ------
+        OSError
+            They cannot be written.
+        """
+        labels = np.array([self._class_id(label) for label in rows.labels], np.int32)
+        keys = np.empty(len(rows), object)
+        keys[:] = [key.encode() for key in rows.keys]
+        values: dict[str, Any] = {
+            "keys": keys,
+            "content_sha256": rows.content_sha256,
+            "stat": rows.stat,
+            "labels": labels,
+            "splits": rows.splits,
+            "groups": rows.groups,
+            VECTORS: rows.vectors,
+        }
+        start = 0
+        while start < len(rows):
+            room = min(CHUNK_ROWS - self._held, len(rows) - start)
+            for name, buffer in self._buffer.items():
+                buffer[self._held : self._held + room] = values[name][start : start + room]
+            self._held += room
+            start += room
+            if self._held == CHUNK_ROWS:
+                self._flush()
+        self.summary.count += len(rows)
 
-    def add(self, outcome: Outcome) -> None:
-        if outcome.reject is not None:
-            self._rejected.append((outcome.item.key, outcome.reject))
-        else:
-            self._rows.append(outcome)
-        if len(self._rows) >= CHUNK_ROWS or len(self._rejected) >= CHUNK_ROWS:
-            self._flush()
+    def reject(self, key: str, reject: Reject) -> None:
+        """Note an item that is left out.
 
-    def _flush(self) -> None:
-        if rows := self._rows:
-            contents = [row.content for row in rows if row.content is not None]
-            digests = b"".join(content.sha256 for content in contents)
-            columns = {
-                "embeddings": np.stack([row.values["embeddings"] for row in rows]),
-                "keys": [row.item.key for row in rows],
-                "content_sha256": np.frombuffer(digests, np.uint8).reshape(len(rows), 32),
-                "stat": _stats([content.stat for content in contents]),
-                "labels": np.array([self._class_id(row.item.label) for row in rows], np.int32),
-                "splits": np.array([row.item.split for row in rows], np.int8),
-            }
-            for name, values in columns.items():
-                self._append(name, values, len(rows))
-        if rejected := self._rejected:
-            for name in ("stage", "reason", "detail"):
-                texts = [str(getattr(reject, name)) for _, reject in rejected]
-                self._append(f"rejects/{name}", texts, len(rejected))
-            self._append("rejects/key", [key for key, _ in rejected], len(rejected))
-            self._append("rejects/stat", _stats([r.stat for _, r in rejected]), len(rejected))
-        self._rows, self._rejected = [], []
+        Raises
+        ------
+        OSError
+            It cannot be written.
+        """
+        self._rejected.append((key, reject))
+        self.summary.rejects[reject.reason] += 1
+        if len(self._rejected) == CHUNK_ROWS:
+            self._flush_rejects()
+
+    def vector(self, row: int) -> Float32Array:
+        """Embedding of a row added before, float32 (D,)."""
+        written = self.summary.count - self._held
+        if row >= written:
+            held: Float32Array = self._buffer[VECTORS][row - written]
+            return held.copy()
+        stored: Float32Array = self._file[VECTORS][row]
+        return stored
 
     def _class_id(self, label: str | None) -> int:
         if label is None:
             return -1
         return self._class_ids.setdefault(label, len(self._class_ids))
 
-    def finish(self) -> list[str]:
-        """Write what is buffered, number the classes in sorted order, and give them."""
+    def _append(self, name: str, values: NDArray[Any]) -> None:
+        dataset = self._file[name]
+        start = dataset.shape[0]
+        dataset.resize(start + len(values), axis=0)
+        dataset[start:] = values
+        self._checksums[name] += checksums(
+            values.tolist() if COLUMNS[name].dtype == TEXT else values
+        )
+        self._guard.check()
+
+    def _flush(self) -> None:
+        if self._held:
+            for name, buffer in self._buffer.items():
+                self._append(name, buffer[: self._held])
+        self._held = 0
+
+    def _flush_rejects(self) -> None:
+        if rejected := self._rejected:
+            texts = {
+                "key": [key for key, _ in rejected],
+                "stage": [str(reject.stage) for _, reject in rejected],
+                "reason": [str(reject.reason) for _, reject in rejected],
+                "detail": [reject.detail for _, reject in rejected],
+            }
+            for name, column in texts.items():
+                self._append(f"rejects/{name}", _encoded(column))
+            stats = [(r.stat.size_bytes, r.stat.mtime_ns) for _, r in rejected]
+            self._append("rejects/stat", stats_of(stats))
+        self._rejected = []
+
+    def finish(self) -> None:
+        """Write what is gathered, the classes in sorted order, the checksums and the seal.
+
+        Raises
+        ------
+        FeatureFileError
+            There is not one row.
+        OSError
+            Something cannot be written.
+        """
+        summary = self.summary
+        if not summary.count:
+            raise FeatureFileError(
+                f"None of the {summary.rejects.total()} images could be embedded"
+                f" ({counted(summary.rejects)}); nothing was written."
+            )
         self._flush()
-        classes = sorted(self._class_ids)
-        self._file.create_dataset("classes", data=classes, dtype=_TEXT, shape=(len(classes),))
+        self._flush_rejects()
+        self._number_classes()
+        tables = {}
+        for name, values in self._checksums.items():
+            tables[name] = np.array(values, CHECKSUM_DTYPE)
+            self._file.create_dataset(f"checksums/{name}", data=tables[name])
+        shapes = {name: self._file[name].shape for name in COLUMNS}
+        self._file.attrs["seal"] = seal(self._attributes, shapes, tables)
+        self._guard.check()
+
+    def _number_classes(self) -> None:
+        """Write the classes, sorted, and turn the labels' numbers into theirs."""
+        classes = self.summary.classes = sorted(self._class_ids)
+        if classes:
+            self._append("classes", _encoded(classes))
         final = np.full(len(classes) + 1, -1, np.int32)  # the last entry serves label -1
         for number, name in enumerate(classes):
             final[self._class_ids[name]] = number
         labels = self._file["labels"]
-        for start in range(0, labels.shape[0], 1 << 20):
-            part = slice(start, start + (1 << 20))
-            labels[part] = final[labels[part]]
-        return classes
+        self._checksums["labels"] = []
+        span = CHUNK_ROWS * 4096
+        for start in range(0, labels.shape[0], span):
+            part = final[labels[start : start + span]]
+            labels[start : start + span] = part
+            self._checksums["labels"] += checksums(part)
 
 
-def _stats(stats: list[FileStat]) -> NDArray[Any]:
-    return np.array([(stat.size_bytes, stat.mtime_ns) for stat in stats], STAT_DTYPE)
+def _encoded(texts: list[str]) -> NDArray[Any]:
+    values = np.empty(len(texts), object)
+    values[:] = [text.encode() for text in texts]
+    return values

@@ -1,0 +1,109 @@
+"""One writer at a time: a lock beside a feature file, which says who holds it.
+
+Readers need none: a file under its final name never changes. HDF5's own locks are not used, since
+they lock the file that is written, which nobody else opens, and fail on some network file systems.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import getpass
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+
+from tlpipe.errors import LockedError, OutputError
+
+_log = logging.getLogger(__name__)
+
+_NO_LOCKS_HERE = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+"""What file systems without locks answer to ``flock``."""
+
+
+@contextlib.contextmanager
+def writer_lock(path: Path) -> Iterator[None]:
+    """Hold the right to write `path`.
+
+    The lock is ``flock`` on ``.<name>.lock`` beside it (on Windows ``LockFile``): the system frees
+    it when the process ends, however that is; on NFS the Linux kernel carries it out on the server.
+    Where a file system has no locks at all, the mere existence of ``.<name>.lock.owner`` is the
+    lock; one left by a process of this machine that has died is removed.
+
+    Raises
+    ------
+    LockedError
+        Another process holds it.
+    OutputError
+        The lock file cannot be written.
+    """
+    target = Path(os.path.realpath(path))
+    note = target.with_name(f".{target.name}.lock.json")
+    try:
+        held = _acquire(target)
+    except filelock.Timeout as exc:
+        raise LockedError(
+            f"Another process is writing {str(path)!r}: {_holder(note)}.",
+            hint="Wait until it has ended, or choose another --output.",
+        ) from exc
+    except OSError as exc:
+        raise OutputError(
+            f"The lock of {str(path)!r} cannot be taken: {exc.strerror or exc}.",
+            hint="The folder of the output must be writable.",
+        ) from exc
+    try:
+        with contextlib.suppress(OSError):  # only what a message to others says
+            note.write_text(json.dumps(_myself()), encoding="utf-8")
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it says nothing without the lock
+            note.unlink()
+        held.release()
+
+
+def _acquire(target: Path) -> filelock.BaseFileLock:
+    lock: filelock.BaseFileLock = filelock.FileLock(target.with_name(f".{target.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except (NotImplementedError, OSError) as exc:
+        if isinstance(exc, filelock.Timeout) or (
+            isinstance(exc, OSError) and exc.errno not in _NO_LOCKS_HERE
+        ):
+            raise
+        _log.info("%s has no file locks (%s): a marker file is used", target.parent, exc)
+        lock = filelock.SoftFileLock(target.with_name(f".{target.name}.lock.owner"))
+        lock.acquire(timeout=0)
+    return lock
+
+
+def _myself() -> dict[str, str | int]:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # no such user in this container
+        user = "?"
+    return {
+        "command": Path(sys.argv[0]).name or "python",
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "user": user,
+        "since": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _holder(note: Path) -> str:
+    """Who holds the lock, in words."""
+    try:
+        said = json.loads(note.read_text(encoding="utf-8"))
+        return (
+            f"process {said['pid']} ({said['command']!r}) of user {said['user']!r} on"
+            f" {said['host']!r}, since {said['since']}"
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return "it did not say who it is"

@@ -1,0 +1,201 @@
+"""The finished parts of a run that is under way, or was cut short: work that a crash cannot take.
+
+Beside ``features.h5`` stands the folder ``.features.h5.parts`` while it is written. A part is a
+small feature file of rows that were embedded one after the other. It gets its name when it is whole
+and on disk, and never changes; the next run takes its rows up. When the feature file has taken its
+own name the folder is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tlpipe.errors import FeatureFileError, OutputError
+from tlpipe.files import sync_folder
+from tlpipe.stages.store.layout import FeatureHeader
+from tlpipe.stages.store.read import SPAN_ROWS, FeatureFile
+from tlpipe.stages.store.rows import Rows
+from tlpipe.stages.store.write import FeatureWriter, feature_writer
+
+_log = logging.getLogger(__name__)
+
+PART_S = 15.0
+"""Age of the oldest row at which a part is finished: what a crash can cost, in seconds of work."""
+
+PART_BYTES = 32 << 20
+"""Bytes of vectors at which a part is finished: they are held in memory until then."""
+
+MANY = 16
+"""Parts of earlier runs that are joined into one, so that few files are open at once."""
+
+_ANEW = "anew"
+
+
+class Parts:
+    """The folder of parts of a feature file. Used by one process at a time, which has the lock.
+
+    Parameters
+    ----------
+    target : pathlib.Path
+        The feature file.
+
+    Attributes
+    ----------
+    folder : pathlib.Path
+    temporary : pathlib.Path
+        Where the feature file is written before it takes its name.
+    kept : int
+        Rows that this run has put into finished parts.
+    """
+
+    def __init__(self, target: Path) -> None:
+        real = Path(os.path.realpath(target))
+        self.folder = real.with_name(f".{real.name}.parts")
+        self.temporary = self.folder / "file.tmp"
+        self._tmp = self.folder / "part.tmp"
+        self.kept = 0
+        self._rows: list[Rows] = []
+        self._bytes = 0
+        self._since = 0.0
+        self._next = 0
+        self._header: FeatureHeader | None = None
+        self._dim = 0
+
+    @property
+    def anew(self) -> bool:
+        """Whether the run that was cut short was to start anew, without the existing file."""
+        return (self.folder / _ANEW).exists()
+
+    def names(self) -> list[Path]:
+        """Finished parts, in the order in which they were written."""
+        return sorted(self.folder.glob("*.h5"), key=lambda path: int(path.stem))
+
+    def open(self) -> list[FeatureFile]:
+        """Open the finished parts; many are joined first. Damaged ones are left out, and said.
+
+        Raises
+        ------
+        OutputError
+            They cannot be joined.
+        """
+        if len(self.names()) > MANY:
+            self._join()
+        return list(self._opened())
+
+    def _opened(self) -> Iterator[FeatureFile]:
+        for path in self.names():
+            try:
+                yield FeatureFile(path)
+            except FeatureFileError as exc:
+                _log.warning("%s Its images are embedded again.", exc.message)
+
+    def _join(self) -> None:
+        """Make one part of all; a crash in between leaves rows twice, which does no harm."""
+        names = self.names()
+        path = self._path(int(names[-1].stem) + 1)
+        with contextlib.ExitStack() as stack:
+            writer: FeatureWriter | None = None
+            for file in self._opened():
+                with file:
+                    if writer is None:
+                        joined = feature_writer(path, file.header, file.dim, temporary=self._tmp)
+                        writer = stack.enter_context(joined)
+                    for start in range(0, file.count, SPAN_ROWS):
+                        stop = min(start + SPAN_ROWS, file.count)
+                        writer.add(file.rows(start, stop, vectors=True))
+        for name in names:
+            name.unlink()
+
+    def begin(self, header: FeatureHeader, dim: int, *, anew: bool) -> None:
+        """Make the folder ready for a run's parts.
+
+        Parameters
+        ----------
+        header : FeatureHeader
+            Of the parts.
+        dim : int
+            D.
+        anew : bool
+            Whether the existing file is not to be used; remembered for a next run.
+
+        Raises
+        ------
+        OutputError
+            The folder cannot be made or written.
+        """
+        self._header, self._dim = header, dim
+        names = self.names()
+        self._next = int(names[-1].stem) + 1 if names else 0
+        try:
+            self.folder.mkdir(exist_ok=True)
+            sync_folder(self.folder.parent)
+            if anew:
+                (self.folder / _ANEW).touch()
+                sync_folder(self.folder)
+        except OSError as exc:
+            raise OutputError(
+                f"The folder {str(self.folder)!r} cannot be made: {exc.strerror}.",
+                hint="It holds the finished work until the output is whole: the output's folder"
+                " must be writable and have room.",
+            ) from exc
+
+    def add(self, rows: Rows) -> None:
+        """Take rows; finish a part when it is time.
+
+        Raises
+        ------
+        OutputError
+            The part cannot be written.
+        """
+        if not self._rows:
+            self._since = time.monotonic()
+        self._rows.append(rows)
+        self._bytes += 0 if rows.vectors is None else rows.vectors.nbytes
+        if self._bytes >= PART_BYTES or time.monotonic() - self._since >= PART_S:
+            self.finish()
+
+    def finish(self) -> None:
+        """Finish a part of the rows taken so far, if there are any.
+
+        Raises
+        ------
+        OutputError
+            The part cannot be written; its rows are still held.
+        """
+        if not self._rows or self._header is None:
+            return
+        path = self._path(self._next)
+        with feature_writer(path, self._header, self._dim, temporary=self._tmp) as writer:
+            for rows in self._rows:
+                writer.add(rows)
+        self._next += 1
+        self.kept += sum(map(len, self._rows))
+        self._rows, self._bytes = [], 0
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.h5"
+
+    def remove(self) -> None:
+        """Remove the folder and all that is in it.
+
+        Raises
+        ------
+        OutputError
+            The system refuses.
+        """
+        try:
+            if self.folder.exists():
+                # The mark last: without it the parts would be taken for those of an update.
+                for path in sorted(self.folder.iterdir(), key=lambda path: path.name == _ANEW):
+                    path.unlink()
+                self.folder.rmdir()
+        except OSError as exc:
+            raise OutputError(
+                f"The folder {str(self.folder)!r} cannot be removed: {exc.strerror}.",
+                hint="Remove it by hand: the output is whole.",
+            ) from exc

@@ -1,0 +1,153 @@
+"""Whether an opened HDF5 file is a feature file, and nothing else: it may come from a stranger.
+
+Every dataset must be where a feature file has it, with its type and shape, hold its data itself and
+as they are: no links to other files, no data kept in other files, no views of other datasets, no
+filters (which are code that HDF5 loads), no sizes that the file cannot hold.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from tlpipe.errors import FeatureFileError
+from tlpipe.stages.store.layout import (
+    CHECKSUM_DTYPE,
+    CHUNK_ROWS,
+    COLUMNS,
+    FORMAT,
+    FORMAT_VERSION,
+    HEADER_FIELDS,
+    HEADER_FIELDS_OF_1,
+    TEXT,
+    VECTORS,
+    Column,
+)
+
+NO_FEATURE_FILE = "A feature file is what 'tlpipe embed' writes."
+MEND = (
+    "'tlpipe verify FILE' names all that is damaged; 'tlpipe repair FILE -o OTHER' keeps what is"
+    " good."
+)
+
+
+def check_version(file: h5py.File, path: Path) -> int:
+    """Format version of a file that is a feature file of a version that can be read.
+
+    Raises
+    ------
+    FeatureFileError
+    """
+    mark = _text_attribute(file, "format")
+    if mark != FORMAT:
+        raise FeatureFileError(
+            f"{str(path)!r} is an HDF5 file, but no feature file of tlpipe.", hint=NO_FEATURE_FILE
+        )
+    version = file.attrs.get("format_version")
+    if not isinstance(version, (int, np.integer)) or version < 1:
+        raise FeatureFileError(f"{str(path)!r} is damaged: it states no format version.", hint=MEND)
+    if version > FORMAT_VERSION:
+        raise FeatureFileError(
+            f"{str(path)!r} has format version {version}; this tlpipe reads up to"
+            f" {FORMAT_VERSION}.",
+            hint="Update tlpipe.",
+        )
+    return int(version)
+
+
+def columns_of(version: int) -> dict[str, Column]:
+    """Datasets that a file of a format version has."""
+    return {name: column for name, column in COLUMNS.items() if column.since <= version}
+
+
+def header_fields(version: int) -> list[str]:
+    """Attributes that a file of a format version has, but for its marks."""
+    return HEADER_FIELDS if version > 1 else HEADER_FIELDS_OF_1
+
+
+def damage_of(file: h5py.File, version: int, size_bytes: int) -> str:
+    """What is wrong with a feature file's structure; empty where nothing is."""
+    for name in header_fields(version):
+        if _text_attribute(file, name) is None:
+            return f"it lacks the attribute {name!r}"
+    columns = columns_of(version)
+    counts: dict[str, int] = {}
+    for name, column in columns.items():
+        wrong = _dataset_damage(file, name, column, size_bytes)
+        if wrong:
+            return wrong
+        rows = file[name].shape[0]
+        first = next(n for n, c in columns.items() if c.of == column.of)
+        if rows != counts.setdefault(column.of, rows):
+            return f"{name!r} has {rows} rows and {first!r} has {counts[column.of]}"
+    if version == 1:
+        return ""
+    if _text_attribute(file, "seal") is None:
+        return "it lacks the attribute 'seal'"
+    for name, column in columns.items():
+        table = f"checksums/{name}"
+        wrong = _dataset_damage(file, table, Column(CHECKSUM_DTYPE), size_bytes)
+        if wrong:
+            return wrong
+        chunks = -(-counts[column.of] // CHUNK_ROWS)
+        if file[table].shape != (chunks,):
+            return f"{table!r} has the shape {file[table].shape}; {(chunks,)} is right"
+    return ""
+
+
+def _dataset_damage(file: h5py.File, name: str, column: Column, size_bytes: int) -> str:
+    at: h5py.Group = file
+    for part in name.split("/"):
+        if not isinstance(at, h5py.Group):
+            return f"it lacks {name!r}"
+        link = at.get(part, getlink=True)
+        if link is None:
+            return f"it lacks {name!r}"
+        if not isinstance(link, h5py.HardLink):
+            return f"{name!r} is a link to elsewhere, which no feature file has"
+        at = at[part]
+    if not isinstance(at, h5py.Dataset):
+        return f"it lacks {name!r}"
+    return _storage_damage(at, name) or _shape_damage(at, name, column, size_bytes)
+
+
+def _storage_damage(dataset: h5py.Dataset, name: str) -> str:
+    if dataset.external:
+        return f"{name!r} keeps its data in another file, which no feature file does"
+    if dataset.is_virtual:
+        return f"{name!r} is a view of other datasets, which no feature file has"
+    if dataset.id.get_create_plist().get_nfilters():
+        return f"{name!r} is stored through a filter, which no feature file is"
+    return ""
+
+
+def _shape_damage(dataset: h5py.Dataset, name: str, column: Column, size_bytes: int) -> str:
+    if not isinstance(dataset.shape, tuple) or len(dataset.shape) != 1 + len(column.row):
+        return f"{name!r} has the shape {dataset.shape}"
+    row = tuple(
+        length if wanted == -1 else wanted
+        for wanted, length in zip(column.row, dataset.shape[1:], strict=True)
+    )
+    if column.dtype == TEXT:
+        text = h5py.check_string_dtype(dataset.dtype)
+        right = text is not None and text.length is None
+    else:
+        right = dataset.dtype == column.dtype
+    if not right or dataset.shape[1:] != row or (name == VECTORS and row[0] < 1):
+        return f"{name!r} has the type {dataset.dtype} and the shape {dataset.shape}"
+    if dataset.size * dataset.dtype.itemsize > size_bytes:  # nothing is compressed
+        return f"{name!r} claims {dataset.size} values in a file of {size_bytes} bytes"
+    return ""
+
+
+def _text_attribute(file: h5py.File, name: str) -> str | None:
+    """A text attribute, or None where there is none or something else of that name."""
+    if name not in file.attrs:
+        return None
+    identifier = file.attrs.get_id(name)
+    if identifier.shape != () or h5py.check_string_dtype(identifier.dtype) is None:
+        return None
+    value = file.attrs[name]
+    return value if isinstance(value, str) else None

@@ -1,0 +1,238 @@
+"""What earlier runs left for an embedding: the feature file, and the parts of one cut short.
+
+Whether they may be used (the same fingerprint), and what an update would keep, add and drop.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlpipe.errors import SourceError, StaleFeaturesError
+from tlpipe.files import is_file
+from tlpipe.stages.source import Source
+from tlpipe.stages.store import (
+    SPLITS_FROM_SOURCE,
+    FeatureFile,
+    FeatureHeader,
+    Known,
+    Parts,
+)
+from tlpipe.types import Block
+from tlpipe.workflows.common import source_text
+
+MOST_GONE = 0.5
+"""Part of a feature file's rows that an update may drop without being told to."""
+
+
+@dataclass
+class Earlier:
+    """What earlier runs left.
+
+    Attributes
+    ----------
+    known : Known
+        All their rows; those of the feature file come first.
+    file : FeatureFile or None
+        The feature file to update.
+    taken_up : int
+        Rows in finished parts.
+    """
+
+    known: Known
+    file: FeatureFile | None
+    taken_up: int
+
+
+@dataclass
+class Comparison:
+    """How a source compares with what earlier runs left.
+
+    Attributes
+    ----------
+    kept, fresh : int
+        Items that have a row, and items that must be read.
+    gone : int
+        Rows of the feature file whose item is not in the source any more.
+    same : bool
+        Whether the feature file is what an update would write.
+    """
+
+    kept: int = 0
+    fresh: int = 0
+    gone: int = 0
+    same: bool = False
+    _from_file: int = field(default=0, repr=False)
+
+
+@contextmanager
+def earlier_runs(
+    output: Path, parts: Parts, header: FeatureHeader, *, overwrite: bool, rehash: bool
+) -> Iterator[Earlier]:
+    """Open what earlier runs left for an output.
+
+    Raises
+    ------
+    StaleFeaturesError
+        It was made in another way.
+    FeatureFileError, DamagedFileError
+        `output` exists and is no feature file, or a damaged one.
+    OutputError
+        What must not be used cannot be removed.
+    """
+    if overwrite:
+        parts.remove()
+    file = None if overwrite or parts.anew or not is_file(output) else FeatureFile(output)
+    pieces: list[FeatureFile] = []
+    try:
+        if file is not None:
+            _check_fresh(file, header, repr(str(output)))
+        pieces = parts.open()
+        for piece in pieces:
+            where = f"The unfinished work in {str(parts.folder)!r}"
+            _check_fresh(piece, header, where)
+        files = pieces if file is None else [file, *pieces]
+        known = Known(files, rehash=rehash)
+    except BaseException:
+        for opened in (file, *pieces):
+            if opened is not None:
+                opened.close()
+        raise
+    try:
+        yield Earlier(known, file, sum(piece.count for piece in pieces))
+    finally:
+        known.close()
+
+
+def _check_fresh(file: FeatureFile, header: FeatureHeader, where: str) -> None:
+    """Refuse rows that were not made as those of `header` would be."""
+    old = file.header
+    if old.fingerprint == header.fingerprint:
+        return
+    differing = "; ".join(differences(old, header)) or "how tlpipe prepares networks"
+    raise StaleFeaturesError(
+        f"{where} holds embeddings of {_backbone_name(old)!r} (fingerprint"
+        f" {old.fingerprint[:12]}...), not of {_backbone_name(header)!r}"
+        f" ({header.fingerprint[:12]}...). They differ in: {differing}.",
+        hint="Choose another --output, embed as before, or start anew with --overwrite.",
+    )
+
+
+def _backbone_name(header: FeatureHeader) -> str:
+    table = _table(header)
+    return str(table.get("name", table.get("declared", "?")))
+
+
+def _table(header: FeatureHeader) -> dict[str, Any]:
+    """What a header says of its backbone; nothing where that is no JSON table."""
+    try:
+        table = json.loads(header.backbone)
+    except (RecursionError, ValueError):
+        return {}
+    return table if isinstance(table, dict) else {}
+
+
+def differences(old: FeatureHeader, new: FeatureHeader) -> list[str]:
+    """What determines vectors and is not the same in two headers, each as "name: old -> new"."""
+    found = []
+    before, after = (dict(_flat(_table(header), "")) for header in (old, new))
+    for name in sorted(before.keys() | after.keys()):
+        if name.split(".")[0] in ("golden", "licence", "origin", "paper", "schema"):
+            continue  # they do not change a vector
+        a, b = before.get(name, "nothing"), after.get(name, "nothing")
+        if a != b:
+            found.append(f"{name}: {_short(a)} -> {_short(b)}")
+    for name in ("precision", "decoder"):
+        a, b = getattr(old, name), getattr(new, name)
+        if a != b:
+            found.append(f"{name}: {a!r} -> {b!r}")
+    return found
+
+
+def _short(value: Any) -> str:
+    """A value in words; of a digest the first twelve digits."""
+    text = repr(value)
+    return f"{text[1:13]}..." if re.fullmatch("'[0-9a-f]{64}'", text) else text
+
+
+def _flat(table: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def compare(source: Source, earlier: Earlier) -> Comparison:
+    """Go once over a source, and tell what an update would do.
+
+    Raises
+    ------
+    SourceError
+        The source cannot be listed, or holds no image.
+    DamagedFileError
+    """
+    result = Comparison()
+    file, known = earlier.file, earlier.known
+    in_step = file is not None and not earlier.taken_up and not file.reject_count
+    for block in source.scan(stats=True):
+        for run in known.match(block):
+            if run.place is None:
+                result.fresh += run.count
+                in_step = False
+                continue
+            result.kept += run.count
+            if file is not None and run.place < file.count:
+                in_step = in_step and run.place == result._from_file
+                result._from_file += run.count
+                in_step = in_step and _labelled_so(file, run.place, block, run.start, run.count)
+    if known.rehash:  # the same names may hold other contents: all are read
+        result.fresh, result.kept, in_step = result.fresh + result.kept, 0, False
+    if file is not None:
+        result.gone = file.count - result._from_file - known.changed
+        result.same = (
+            in_step
+            and not result.gone
+            and not known.changed
+            and source_text(source) == file.header.source
+        )
+    return result
+
+
+def _labelled_so(file: FeatureFile, place: int, block: Block, start: int, count: int) -> bool:
+    """Whether rows have the labels and splits that the source gives their items."""
+    at = slice(start, start + count)
+    if file.labels(place, place + count) != block.labels[at]:
+        return False
+    if file.header.splits_from != SPLITS_FROM_SOURCE:
+        return True  # `tlpipe split` gave them
+    return bool(np.array_equal(file.read("splits", place, place + count), block.splits[at]))
+
+
+def check_gone(source: Source, file: FeatureFile, found: Comparison, most: float | None) -> None:
+    """Refuse to drop more rows than `most`, a number or a fraction of all; None for the default.
+
+    By default an update may drop up to half of the rows, and more where the source is still as
+    large as it was: images that were moved are no loss, and a disk that is not mounted is one.
+    """
+    allowed = (MOST_GONE if most is None else most) * (
+        file.count if most is None or isinstance(most, float) else 1
+    )
+    elsewhere = source_text(source) != file.header.source
+    shrunk = found.kept + found.fresh < file.count - allowed
+    if found.gone <= allowed or (most is None and not shrunk and not elsewhere):
+        return
+    where = f", which was made of {file.header.source!r}," if elsewhere else ""
+    raise SourceError(
+        f"{found.gone:,} of the {file.count:,} images in {str(file.path)!r}{where} are not in"
+        f" {str(source.path)!r} any more: their embeddings would be dropped.",
+        hint="If a disk or folder is missing, bring it back. If it is meant so, allow it with"
+        " --max-gone 100%, or choose another --output.",
+    )
