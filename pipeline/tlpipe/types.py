@@ -103,6 +103,38 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """Consecutive items of a source, as columns: what millions of items are handled in.
+
+    Attributes
+    ----------
+    keys : list of str
+    paths : list of str
+        Where the images lie.
+    labels : list of str or None
+    splits : list of Split
+    stats : list of (int, int)
+        Size in bytes and modification time in ns of each file, links followed; (-1, -1) where the
+        system does not tell; empty where they were not asked for.
+    """
+
+    keys: list[str]
+    paths: list[str]
+    labels: list[str | None]
+    splits: list[Split]
+    stats: list[tuple[int, int]]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def item(self, index: int) -> Item:
+        """One row as an ``Item``."""
+        return Item(
+            self.keys[index], Path(self.paths[index]), self.labels[index], self.splits[index]
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class FileStat:
     """What tells cheaply whether a file has changed."""
 

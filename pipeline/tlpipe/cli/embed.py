@@ -14,6 +14,7 @@ from tlpipe.cli.options import (
     backbone_option,
     found_backbone,
     network_options,
+    opened_source,
     output_option,
     overwrite_option,
     run_options,
@@ -52,9 +53,10 @@ def embed_command(
     from tlpipe import embed
 
     card = found_backbone(backbone, more)
+    opened = opened_source(source, more)
     with progress() as report:
         result = embed(
-            source,
+            opened,
             output,
             backbone=card,
             options=as_run_options(**more),

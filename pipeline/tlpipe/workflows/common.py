@@ -87,11 +87,24 @@ Surveyed = Callable[[Survey], None]
 """Called once with what a source holds, before the work begins."""
 
 
-def as_source(source: Source | str | Path, surveyed: Surveyed | None = None) -> Source:
-    """Open a path as a source, and tell what it holds; an opened one stays as it is."""
+def as_source(
+    source: Source | str | Path, surveyed: Surveyed | None = None, *, survey_now: bool = True
+) -> Source:
+    """Open a path as a source, and tell what it holds; an opened one stays as it is.
+
+    Parameters
+    ----------
+    source : Source, str or pathlib.Path
+    surveyed : callable, optional
+    survey_now : bool
+        Whether the source is surveyed (and refused, where it must be) here and now. A caller that
+        postpones this calls `surveyed` itself.
+    """
     opened = source if isinstance(source, Source) else open_source(source)
-    if surveyed is not None:
-        surveyed(opened.survey)
+    if survey_now:
+        survey = opened.survey
+        if surveyed is not None:
+            surveyed(survey)
     return opened
 
 

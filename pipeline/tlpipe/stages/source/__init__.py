@@ -1,7 +1,7 @@
 """Source: lists labelled images, in an order of its own that never changes by itself.
 
 Owns the layouts below. Takes a path, gives a ``Source``: a survey of what is there, and items as a
-stream (a source is never held in memory). Imports ``errors``, ``types`` and
+stream of blocks (a source is never held in memory). Imports ``errors``, ``types`` and
 ``files``.
 
 * a folder per class: ``cat/1.jpg``, ``dog/sub/2.jpg`` (the first folder is the class);
@@ -11,62 +11,76 @@ stream (a source is never held in memory). Imports ``errors``, ``types`` and
 * a CSV or TSV manifest with a header: ``path`` and optionally ``label`` and ``split``.
 
 Folders are walked in the order of their path components, so that two listings can be merged as
-streams; a manifest stays in its own order. Symbolic links are followed, loops are cut. Hidden
-names and files whose extension is of no image format are skipped and counted.
+streams; a manifest stays in its own order. Hidden names and files whose extension is of no image
+format are skipped and counted.
+
+A source may come from a stranger: links and a manifest's paths that lead outside it are left out or
+refused, but where the user allows the place; no folder is walked twice, and nothing is read whole
+that may have no end.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tlpipe.errors import SourceError
 from tlpipe.files import is_dir, is_file
-from tlpipe.stages.source.folder import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
 from tlpipe.stages.source.folder import open_folder
 from tlpipe.stages.source.manifest import MANIFEST_DELIMITERS, open_manifest
+from tlpipe.stages.source.places import real_folders
 from tlpipe.stages.source.survey import Source as Source
 from tlpipe.stages.source.survey import Survey as Survey
+from tlpipe.stages.source.survey import file_stat
 from tlpipe.stages.source.survey import printable as printable
-from tlpipe.types import Item, Split
+from tlpipe.stages.source.walk import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
+from tlpipe.types import Block, Split
 
 
-def open_source(path: str | Path) -> Source:
-    """Understand a path as a source of images, and survey it.
+def open_source(path: str | Path, *, allow_outside: Sequence[str | Path] = ()) -> Source:
+    """Understand a path as a source of images; nothing is walked before the first scan.
 
     Parameters
     ----------
     path : str or pathlib.Path
-        A folder, an image file or a manifest.
+        A folder, an image file or a manifest. It may be a link.
+    allow_outside : sequence of str or pathlib.Path
+        Folders outside the source into which its links and a manifest's paths may lead; "/" for
+        anywhere.
 
     Raises
     ------
     SourceError
-        There is nothing at `path`, it cannot be read, it is ambiguous, or it holds no image.
+        There is nothing at `path`, it cannot be read, or it is a manifest with a wrong header.
+        What else may be wrong with a source is found by its first scan.
+    OptionError
+        There is no folder at a path of `allow_outside`.
     """
     path = Path(path)
+    allowed = real_folders(allow_outside)
     if is_dir(path):
-        source = open_folder(path)
-    elif path.suffix.lower() in MANIFEST_DELIMITERS and is_file(path):
-        source = open_manifest(path)
-    elif is_file(path):
-        source = _single(path)
-    else:
+        return open_folder(path, allowed)
+    if is_file(path):
+        if path.suffix.lower() in MANIFEST_DELIMITERS:
+            return open_manifest(path, allowed)
+        return _single(path)
+    if os.path.exists(path):  # noqa: PTH110  (Path.exists may raise)
         raise SourceError(
-            f"The source {str(path)!r} does not exist.",
+            f"The source {str(path)!r} is neither a folder nor a regular file.",
             hint="Give a folder of images, an image, or a CSV manifest.",
         )
-    if not source.survey.count:
-        skipped = ", ".join(f"{n} {what}" for what, n in sorted(source.survey.skipped.items()))
-        raise SourceError(
-            f"The source {str(path)!r} holds no image"
-            + (f" (skipped: {skipped})." if skipped else "."),
-            hint="Images are recognised by their extension: .jpg, .png, .webp, .tif and so on.",
-        )
-    return source
+    raise SourceError(
+        f"The source {str(path)!r} does not exist.",
+        hint="Give a folder of images, an image, or a CSV manifest.",
+    )
 
 
 def _single(path: Path) -> Source:
-    item = Item(printable(path.name), path)
-    survey = Survey("one file", Counter({(Split.NONE, None): 1}))
-    return Source(path, lambda: iter((item,)), survey)
+    def blocks(survey: Survey, stats: bool) -> Iterator[Block]:
+        survey.layout = "one file"
+        survey.labels[Split.NONE, None] = 1
+        found = [file_stat(str(path))] if stats else []
+        yield Block([printable(path.name)], [str(path)], [None], [Split.NONE], found)
+
+    return Source(path, blocks, unique_keys=True)

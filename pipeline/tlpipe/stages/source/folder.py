@@ -1,132 +1,165 @@
-"""Folders of images, walked in the order of their path components."""
+"""Folders of images: what their layout says, and their items in the order of path components."""
 
 from __future__ import annotations
 
-import itertools
-import os
-from collections import Counter
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tlpipe.errors import SourceError
-from tlpipe.stages.source.survey import SPLIT_NAMES, Source, Survey, printable
-from tlpipe.types import Item, Split
-
-# Extensions of the formats that Pillow decodes by itself (a test compares them with its registry).
-IMAGE_EXTENSIONS = frozenset(
-    (
-        ".apng .avif .avifs .blp .bmp .bw .cur .dcx .dds .dib .fit .fits .flc .fli .ftc .ftu .gbr"
-        " .gif .icb .icns .ico .iim .im .j2c .j2k .jfif .jp2 .jpc .jpe .jpeg .jpf .jpg .jpx .mpo"
-        " .msp .pbm .pcd .pcx .pfm .pgm .png .pnm .ppm .psd .pxr .qoi .ras .rgb .rgba .sgi .tga"
-        " .tif .tiff .vda .vst .webp .xbm .xpm"
-    ).split()
+from tlpipe.stages.source.places import Places, as_folder
+from tlpipe.stages.source.survey import (
+    BLOCK_ITEMS,
+    OUTSIDE,
+    SPLIT_NAMES,
+    Source,
+    Survey,
+    file_stat,
 )
+from tlpipe.stages.source.walk import Folder, Walker
+from tlpipe.types import Block, Split
+
+_MOST_NAMED = 5  # of the folders without any image
+
+
+def open_folder(root: Path, allowed: Sequence[str]) -> Source:
+    """Take a folder as classes, splits of classes or unlabelled images; nothing is walked yet."""
+    start = as_folder(str(root))
+    known: list[dict[str, Split]] = []  # decided once, so that no later scan labels otherwise
+
+    def blocks(survey: Survey, stats: bool) -> Iterator[Block]:
+        if not known:
+            known.append(_split_folders(root, Walker(Places(start, allowed)), start))
+        scan = _Scan(Walker(Places(start, allowed)), known[0], stats, survey)
+        yield from scan.blocks(start)
+
+    return Source(root, blocks, unique_keys=True)
+
+
+@dataclass(slots=True)
+class _Visit:
+    """How far a walk has come in one folder."""
+
+    folder: Folder
+    name: str
+    split: Split
+    label: str | None
+    files_done: int = 0
+    folders_done: int = 0
+    found: bool = False
 
 
 @dataclass
-class _Walk:
-    """Walks a tree in the order of its path components."""
+class _Scan:
+    """One walk over a source's folder, which makes blocks and fills a survey."""
 
-    root: Path
-    skipped: Counter[str] = field(default_factory=Counter)
+    walker: Walker
+    split_of: dict[str, Split]
+    stats: bool
+    survey: Survey
+    top: set[str] = field(default_factory=set)
     empty: list[str] = field(default_factory=list)
 
-    def images(self) -> Iterator[tuple[str, Path]]:
-        """Key and path of each image; keys are valid UTF-8 with "/" between components."""
-        yield from self._visit(self.root, "", (os.path.realpath(self.root),))
-
-    def _visit(
-        self, folder: Path, prefix: str, above: tuple[str, ...]
-    ) -> Iterator[tuple[str, Path]]:
-        try:
-            with os.scandir(folder) as entries:
-                found_here = [(printable(entry.name), entry) for entry in entries]
-            named = sorted(found_here, key=lambda pair: pair[0])
-            names = [name for name, _ in named]
-            twice = next((a for a, b in itertools.pairwise(names) if a == b), None)
-            if twice is not None:
-                raise SourceError(
-                    f"Two names in the folder {printable(str(folder))!r} read {twice!r}: one of"
-                    " them is no UTF-8.",
-                    hint="Rename one of them.",
-                )
-        except OSError as exc:
-            raise SourceError(
-                f"The folder {str(folder)!r} cannot be listed: {exc.strerror}.",
-                hint="Correct its permissions, or leave it out of the source.",
-            ) from exc
-        found = False
-        for name, entry in named:
-            path = folder / entry.name
-            if name.startswith("."):
-                self.skipped["hidden"] += 1
-            elif self._is_dir(entry):
-                real = os.path.realpath(path)
-                if real in above:
-                    self.skipped["symbolic link to a folder it lies in"] += 1
-                    continue
-                for image in self._visit(path, f"{prefix}{name}/", (*above, real)):
-                    found = True
-                    yield image
-            elif PurePosixPath(name).suffix.lower() in IMAGE_EXTENSIONS:
-                found = True
-                yield f"{prefix}{name}", path
+    def blocks(self, start: str) -> Iterator[Block]:
+        """All items, at most ``BLOCK_ITEMS`` at a time."""
+        block = _new()
+        open_ = [_Visit(self.walker.listing(start, ""), "", Split.NONE, None)]
+        while open_:
+            here = open_[-1]
+            files, folders = here.folder.files, here.folder.folders
+            into = folders[here.folders_done] if here.folders_done < len(folders) else None
+            end = len(files) if into is None else bisect_left(files, into, here.files_done)
+            while here.files_done < end:
+                self._take(here, block, end)
+                if len(block) == BLOCK_ITEMS:
+                    yield block
+                    block = _new()
+            if into is None:
+                open_.pop()
+                self._leave(here, open_)
             else:
-                suffix = PurePosixPath(name).suffix.lower()
-                self.skipped[f"not an image ({suffix or 'no extension'})"] += 1
-        if not found:
-            self.empty.append(prefix.rstrip("/"))
+                here.folders_done += 1
+                open_.append(self._enter(here, into, len(open_)))
+        if len(block):
+            yield block
+        self._finish()
 
-    @staticmethod
-    def _is_dir(entry: os.DirEntry[str]) -> bool:
-        try:
-            return entry.is_dir()
-        except OSError:  # a symbolic link that leads to itself: listed, then rejected as missing
-            return False
+    def _take(self, here: _Visit, block: Block, end: int) -> None:
+        """Put a folder's next files into a block, as many as fit."""
+        start = here.files_done
+        names = here.folder.files[start : min(end, start + BLOCK_ITEMS - len(block))]
+        prefix = here.folder.prefix
+        paths = here.folder.paths(names)
+        block.keys.extend([prefix + name for name in names])
+        block.paths.extend(paths)
+        block.labels.extend([here.label] * len(names))
+        block.splits.extend([here.split] * len(names))
+        if self.stats:
+            block.stats.extend(map(file_stat, paths))
+        self.survey.labels[here.split, here.label] += len(names)
+        here.files_done += len(names)
+        here.found = True
+
+    def _enter(self, here: _Visit, name: str, depth: int) -> _Visit:
+        """Open a folder; of the folders down to it, at most two say something of its images."""
+        split, label = here.split, here.label
+        if depth == 1 and self.split_of:
+            split = self.split_of.get(name, Split.NONE)
+        elif depth == (2 if self.split_of else 1):
+            label = name
+        return _Visit(self.walker.listing(*here.folder.below(name)), name, split, label)
+
+    def _leave(self, here: _Visit, above: list[_Visit]) -> None:
+        if not above:
+            return
+        if here.found:
+            above[-1].found = True
+            if len(above) == 1:
+                self.top.add(here.name)
+        elif len(self.empty) <= _MOST_NAMED:
+            self.empty.append(here.folder.prefix.rstrip("/"))
+
+    def _finish(self) -> None:
+        """Say what the walk was like."""
+        survey = self.survey
+        survey.skipped.update(self.walker.skipped)
+        survey.layout = _layout(bool(self.split_of), self.top)
+        named_like_splits = sorted(name for name in self.top if name.lower() in SPLIT_NAMES)
+        if named_like_splits and not self.split_of:
+            survey.notices.append(
+                f"The folder {named_like_splits[0]!r} is taken for a class, since other folders"
+                " stand beside it that are no splits."
+            )
+        loose = sum(n for (_, label), n in survey.labels.items() if label is None)
+        if loose and survey.classes:
+            survey.notices.append(f"Images outside any class folder: {loose}. They have no label.")
+        if self.empty:
+            more = " ..." if len(self.empty) > _MOST_NAMED else ""
+            names = ", ".join(repr(name) for name in self.empty[:_MOST_NAMED]) + more
+            survey.notices.append(f"Folders without any image: {names}.")
+        if self.walker.first_outside:
+            others = survey.skipped[OUTSIDE] - 1
+            survey.notices.append(
+                f"The link {self.walker.first_outside!r} leads outside the source and is left out"
+                + (f", like {others} more" if others else "")
+                + ": name the folder it leads into with --allow-outside FOLDER to follow it."
+            )
 
 
-def open_folder(root: Path) -> Source:
-    """Understand a folder as classes, splits of classes or unlabelled images, and survey it."""
-    walk = _Walk(root)
-    counts: Counter[tuple[str, ...]] = Counter()
-    for key, _ in walk.images():
-        counts[tuple(key.split("/")[:-1][:2])] += 1  # at most: split folder, class folder
-    top = {folders[0] for folders in counts if folders}
-    split_of = _split_folders(root, top)
-    skip = 1 if split_of else 0
-
-    def describe(folders: tuple[str, ...]) -> tuple[Split, str | None]:
-        split = split_of.get(folders[0], Split.NONE) if folders else Split.NONE
-        return split, folders[skip] if len(folders) > skip else None
-
-    survey = Survey(_layout(bool(split_of), top), skipped=walk.skipped)
-    for folders, count in counts.items():
-        survey.labels[describe(folders)] += count
-    named_like_splits = sorted(name for name in top if name.lower() in SPLIT_NAMES)
-    if named_like_splits and not split_of:
-        survey.notices.append(
-            f"The folder {named_like_splits[0]!r} is taken for a class, since other folders stand"
-            " beside it that are no splits."
-        )
-    loose = sum(n for (_, label), n in survey.labels.items() if label is None)
-    if loose and survey.classes:
-        survey.notices.append(f"Images outside any class folder: {loose}. They have no label.")
-    empty = [name for name in walk.empty if name]
-    if empty:
-        names = ", ".join(repr(name) for name in empty[:5]) + (" ..." if len(empty) > 5 else "")
-        survey.notices.append(f"Folders without any image: {names}.")
-
-    def items() -> Iterator[Item]:
-        for key, path in _Walk(root).images():
-            split, label = describe(tuple(key.split("/")[:-1][:2]))
-            yield Item(key, path, label, split)
-
-    return Source(root, items, survey)
+def _new() -> Block:
+    return Block([], [], [], [], [])
 
 
-def _split_folders(root: Path, top: set[str]) -> dict[str, Split]:
-    """Top-level folders that are splits; empty where the folders are classes."""
+def _split_folders(root: Path, walker: Walker, start: str) -> dict[str, Split]:
+    """Top-level folders that are splits; empty where the folders are classes.
+
+    Folders without any image say nothing. They are looked into only where a name is a split's.
+    """
+    here = walker.listing(start, "")
+    if not any(name.lower() in SPLIT_NAMES for name in here.folders):
+        return {}
+    top = {name for name in here.folders if walker.has_image(*here.below(name))}
     splits = {name: SPLIT_NAMES[name.lower()] for name in top if name.lower() in SPLIT_NAMES}
     if not splits or splits.keys() == top:
         return splits

@@ -3,39 +3,115 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import os
+import reprlib
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import TextIO
 
 from tlpipe.errors import SourceError
-from tlpipe.stages.source.survey import SPLIT_NAMES, Source, Survey
-from tlpipe.types import Item, Split
+from tlpipe.files import is_file
+from tlpipe.stages.source.places import Places, as_folder
+from tlpipe.stages.source.survey import BLOCK_ITEMS, SPLIT_NAMES, Source, Survey, file_stat
+from tlpipe.types import Block, Split
 
 MANIFEST_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
+MOST_CHARACTERS = 1 << 20
+"""Of a row, which is in memory whole."""
 
-def open_manifest(path: Path) -> Source:
-    """Read a whole manifest once, so that a mistake in its last line costs no work."""
-    survey = Survey("a manifest")
-    for item in _manifest_items(path, survey):
-        survey.labels[item.split, item.label] += 1
-    return Source(path, lambda: _manifest_items(path, Survey("")), survey)
+MOST_COLUMNS = 10_000
+
+_brief = reprlib.Repr()
+_brief.maxlist, _brief.maxstring = 20, 200
 
 
-def _manifest_items(path: Path, survey: Survey) -> Iterator[Item]:
-    """Items of a manifest, in its order; the path as written is the key."""
+def open_manifest(path: Path, allowed: Sequence[str]) -> Source:
+    """Take a file as a manifest. Its header is read; its rows are when it is first scanned."""
     where = f"The manifest {str(path)!r}"
-    folder = path.parent
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = csv.reader(
-                stream, delimiter=MANIFEST_DELIMITERS[path.suffix.lower()], strict=True
-            )
-            columns = _columns(next(rows, []), where, survey)
-            for row in rows:
+    with closing(_rows(path, where)) as rows:
+        _columns(next(rows, (1, []))[1], where, Survey(""))
+
+    def blocks(survey: Survey, stats: bool) -> Iterator[Block]:
+        survey.layout = "a manifest"
+        folder = as_folder(str(path.parent))
+        places = Places(folder, allowed)
+        with closing(_rows(path, where)) as rows:
+            columns = _columns(next(rows, (1, []))[1], where, survey)
+            block = Block([], [], [], [], [])
+            for line, row in rows:
                 if not row or row == [""]:
                     survey.skipped["blank line"] += 1
                     continue
-                yield _manifest_item(row, columns, folder, f"{where}, line {rows.line_num}")
+                key, label, split = _values(row, columns, f"{where}, line {line}")
+                block.keys.append(key)
+                block.paths.append(_path(key, folder, places, f"{where}, line {line}"))
+                block.labels.append(label)
+                block.splits.append(split)
+                survey.labels[split, label] += 1
+                if len(block) == BLOCK_ITEMS:
+                    yield _with_stats(block, stats)
+                    block = Block([], [], [], [], [])
+            if len(block):
+                yield _with_stats(block, stats)
+
+    return Source(path, blocks, unique_keys=False)
+
+
+class _Lines:
+    """Lines of a text, none read further than a row may go.
+
+    Attributes
+    ----------
+    room : int
+        Characters that the present row may still have. Quotes may spread a row over many lines.
+    """
+
+    def __init__(self, stream: TextIO, where: str) -> None:
+        self._stream = stream
+        self._where = where
+        self._number = 0
+        self.room = MOST_CHARACTERS
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._stream.readline(self.room + 1)
+        if not line:
+            raise StopIteration
+        self._number += 1
+        self.room -= len(line)
+        if self.room < 0:
+            raise SourceError(
+                f"{self._where}, line {self._number}: the row has more than {MOST_CHARACTERS:,}"
+                " characters.",
+                hint="A row holds a path, and maybe a label and a split.",
+            )
+        return line
+
+
+def _rows(path: Path, where: str) -> Generator[tuple[int, list[str]]]:
+    """Number of the last line of each row, and its values; the header is the first."""
+    try:
+        # Looked at before it is opened: opening a named pipe would wait for a writer.
+        if not is_file(path):
+            raise SourceError(f"{where} is no regular file any more.")
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            lines = _Lines(stream, where)
+            rows = csv.reader(
+                lines, delimiter=MANIFEST_DELIMITERS[path.suffix.lower()], strict=True
+            )
+            for row in rows:
+                if len(row) > MOST_COLUMNS:
+                    raise SourceError(
+                        f"{where}, line {rows.line_num}, has {len(row):,} columns; at most"
+                        f" {MOST_COLUMNS:,} are read.",
+                        hint="A row holds a path, and maybe a label and a split.",
+                    )
+                yield rows.line_num, row
+                lines.room = MOST_CHARACTERS
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
         raise SourceError(
             f"{where} cannot be read: {exc}.", hint="It must be UTF-8 text with a header line."
@@ -50,7 +126,7 @@ def _columns(header: list[str], where: str, survey: Survey) -> dict[str, int]:
     }
     if "path" not in known:
         raise SourceError(
-            f"{where} has no column 'path' in its first line, but {header}.",
+            f"{where} has no column 'path' in its first line, but {_brief.repr(header)}.",
             hint="The first line must name the columns: path, and optionally label and split.",
         )
     twice = sorted(name for name in known if names.count(name) > 1)
@@ -58,13 +134,14 @@ def _columns(header: list[str], where: str, survey: Survey) -> dict[str, int]:
         raise SourceError(f"{where} names the columns {twice} more than once.")
     extra = [name for name in header if name.strip().lower() not in known]
     if extra:
-        survey.notices.append(f"Columns of the manifest that are not used: {extra}.")
+        survey.notices.append(f"Columns of the manifest that are not used: {_brief.repr(extra)}.")
     return known
 
 
-def _manifest_item(row: list[str], columns: dict[str, int], folder: Path, where: str) -> Item:
+def _values(row: list[str], columns: dict[str, int], where: str) -> tuple[str, str | None, Split]:
+    """Path as written, label and split of one row."""
     if len(row) <= max(columns.values()):
-        raise SourceError(f"{where} has only {len(row)} values: {row}.")
+        raise SourceError(f"{where} has only {len(row)} values: {_brief.repr(row)}.")
     values = {name: row[position].strip() for name, position in columns.items()}
     if not values["path"]:
         raise SourceError(f"{where} has an empty path.")
@@ -73,11 +150,28 @@ def _manifest_item(row: list[str], columns: dict[str, int], folder: Path, where:
     split = values.get("split", "").lower()
     if split and split not in SPLIT_NAMES:
         raise SourceError(
-            f"{where} has the split {split!r}.", hint="Use train, validation, test or nothing."
+            f"{where} has the split {_brief.repr(split)}.",
+            hint="Use train, validation, test or nothing.",
         )
-    return Item(
-        values["path"],
-        folder / values["path"],
-        values.get("label") or None,
-        SPLIT_NAMES.get(split, Split.NONE),
+    return values["path"], values.get("label") or None, SPLIT_NAMES.get(split, Split.NONE)
+
+
+def _path(written: str, folder: str, places: Places, where: str) -> str:
+    """Where a row's image lies: a place that may be read, even if nothing is there."""
+    path = os.path.join(folder, written)  # noqa: PTH118  (a Path for each row is slow)
+    real = places.real(path)
+    # Where links have no end, nothing can be opened: that is this row's fault, and a reject.
+    if real is None or places.hold(real):
+        return path
+    raise SourceError(
+        f"{where}, names {_brief.repr(written)}, which leads to {_brief.repr(real)}: outside the"
+        " manifest's folder.",
+        hint="Allow the folder it lies in with --allow-outside FOLDER, or any place with"
+        " --allow-outside /.",
     )
+
+
+def _with_stats(block: Block, stats: bool) -> Block:
+    if stats:
+        block.stats.extend(map(file_stat, block.paths))
+    return block

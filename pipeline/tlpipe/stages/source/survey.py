@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tlpipe.types import Item, Split
+from tlpipe.errors import SourceError
+from tlpipe.types import Block, Item, Split
+
+BLOCK_ITEMS = 4096
+"""Most items of one block."""
 
 SPLIT_NAMES = {
     "train": Split.TRAIN,
@@ -19,6 +24,9 @@ SPLIT_NAMES = {
     "test": Split.TEST,
     "testing": Split.TEST,
 }
+
+OUTSIDE = "link that leads outside the source"
+LISTED_ANYWAY = "link to a folder that is listed anyway"
 
 
 @dataclass
@@ -60,24 +68,99 @@ class Survey:
         return {split: counts[split] for split in Split if counts[split]}
 
 
-@dataclass(frozen=True)
 class Source:
     """Images that can be listed any number of times, always in the same order.
+
+    Made by ``open_source``. Nothing is walked before the first scan.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        As the user gave it.
+    list_blocks : callable
+        Takes a ``Survey`` of no items and whether stats are wanted; gives the blocks, and has the
+        survey filled when they end.
+    unique_keys : bool
 
     Attributes
     ----------
     path : pathlib.Path
-        As the user gave it.
-    items : callable
-        Gives a new stream of all items.
-    survey : Survey
+    unique_keys : bool
+        Whether no two items can have the same key.
     """
 
-    path: Path
-    items: Callable[[], Iterator[Item]]
-    survey: Survey
+    def __init__(
+        self,
+        path: Path,
+        list_blocks: Callable[[Survey, bool], Iterator[Block]],
+        *,
+        unique_keys: bool,
+    ) -> None:
+        self.path = path
+        self.unique_keys = unique_keys
+        self._list_blocks = list_blocks
+        self._survey: Survey | None = None
+
+    def scan(self, *, stats: bool) -> Iterator[Block]:
+        """Walk the source once; when it ends, the survey is that of this walk.
+
+        Parameters
+        ----------
+        stats : bool
+            Whether blocks hold the sizes and modification times of the files.
+
+        Yields
+        ------
+        Block
+            At most 4,096 items each, in the source's order.
+
+        Raises
+        ------
+        SourceError
+            The source cannot be listed, is ambiguous, or ends without an image.
+        """
+        survey = Survey("")
+        yield from self._list_blocks(survey, stats)
+        if not survey.count:
+            raise self._without_image(survey)
+        self._survey = survey
+
+    def items(self) -> Iterator[Item]:
+        """A new stream of all items; raises as ``scan``."""
+        for block in self.scan(stats=False):
+            for index in range(len(block)):
+                yield block.item(index)
+
+    @property
+    def survey(self) -> Survey:
+        """What the latest full scan found; raises as ``scan``, which is made where none was."""
+        if self._survey is None:
+            for _ in self.scan(stats=False):
+                pass
+        if self._survey is None:
+            raise AssertionError("a full scan makes a survey")
+        return self._survey
+
+    def _without_image(self, survey: Survey) -> SourceError:
+        skipped = ", ".join(f"{n} {what}" for what, n in sorted(survey.skipped.items()))
+        follow = " Links that lead outside are followed with --allow-outside FOLDER."
+        return SourceError(
+            f"The source {str(self.path)!r} holds no image"
+            + (f" (skipped: {skipped})." if skipped else "."),
+            hint="Images are recognised by their extension: .jpg, .png, .webp, .tif and so on."
+            + (follow if survey.skipped[OUTSIDE] else ""),
+        )
 
 
 def printable(name: str) -> str:
     r"""`name` as valid UTF-8: bytes that are none become ``\xNN``."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def file_stat(path: str) -> tuple[int, int]:
+    """Size in bytes and modification time in ns, links followed; (-1, -1) if it cannot be told."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  (a Path for each file is slow)
+    except (OSError, ValueError):  # missing, forbidden, endless links; it becomes a reject later
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
