@@ -44,7 +44,7 @@ def embed_command(
 
     SOURCE is a folder with one folder per class, the same under train/, validation/ (or val/) and
     test/, a flat folder, one image, or a CSV file with a column 'path' and optionally 'label' and
-    'split'.
+    'split'. Its links and paths may lead outside it only where --allow-outside says so.
 
     \b
     Example:
