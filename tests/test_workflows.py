@@ -17,7 +17,15 @@ import pytest
 from onnx import numpy_helper
 
 import tlpipe
-from conftest import TINY_CLASSES, TINY_DIM, Trained, card_text, tiny_network, write_image
+from conftest import (
+    TINY_CLASSES,
+    TINY_DIM,
+    Trained,
+    card_text,
+    tiny_network,
+    write_classes,
+    write_image,
+)
 from tlpipe.card import Card
 from tlpipe.catalogue import read_card
 from tlpipe.errors import (
@@ -32,12 +40,13 @@ from tlpipe.errors import (
     UnknownFileError,
 )
 from tlpipe.stages.backbone import OrtNetwork, open_graph
+from tlpipe.stages.source import Survey
 from tlpipe.stages.store import read_features, read_rejects
 from tlpipe.stages.weights import prepared_file
 from tlpipe.types import Progress
 from tlpipe.workflows import embed as embed_module
 from tlpipe.workflows import train_head as train_head_module
-from tlpipe.workflows.common import RunOptions, loader
+from tlpipe.workflows.common import RunOptions, as_source, loader
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -603,3 +612,15 @@ def test_the_card_of_a_classifier_is_whole(trained: Trained, tiny_card: Card) ->
     text = next(entry.value for entry in model.metadata_props if entry.key == "backbone")
     assert Card.from_dict(json.loads(text), "it") == tiny_card
     assert dataclasses.asdict(tiny_card)["name"] == "tiny.test"
+
+
+def test_a_source_is_surveyed_before_work_unless_it_is_postponed(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(SourceError, match="holds no image"):
+        as_source(tmp_path)
+    seen: list[Survey] = []
+    source = as_source(tmp_path, seen.append, survey_now=False)
+    assert not seen
+    write_classes(tmp_path, 1)
+    as_source(source, seen.append)
+    assert seen == [source.survey]
