@@ -78,7 +78,8 @@ def test_the_whole_road(road: Path, tiny_card_path: Path) -> None:
         "Classes (3): blue 8, green 8, red 9.",
         "Skipped: 1 not an image (.txt).",
     ]
-    assert lines[3].startswith(f"Wrote {str(features)!r}: 24 embeddings of 8 numbers, made at ")
+    start = f"Wrote {str(features)!r}: 24 embeddings of 8 numbers: 24 embedded at "
+    assert lines[3].startswith(start)
     assert lines[3].endswith(" images/s on CPUExecutionProvider.")
     assert lines[4] == f"Rejected 1: 1 empty. List them: tlpipe inspect {features} --rejects"
     assert result.stdout == ""
