@@ -6,6 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCE ?=
 NETWORK ?=
+FILES ?= 60000
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types check format bench bench-scan bench-import clean
@@ -51,6 +52,9 @@ format: $(VENV)/.developer ## correct style and format where that can be done fo
 bench: $(VENV)/.developer ## measure embedding against the machine's limit: make bench SOURCE=folder
 	@test -n "$(SOURCE)" || { echo "Name a folder of images: make bench SOURCE=folder" >&2; exit 2; }
 	$(BIN)/python tests/benchmarks/embed_rate.py $(SOURCE)
+
+bench-store: $(VENV)/.developer ## measure what updating, storing and reading features cost: [FILES=60000]
+	$(BIN)/python tests/benchmarks/store_cost.py --files $(FILES)
 
 bench-scan: $(VENV)/.developer ## measure listing a source against a bare walk
 	$(BIN)/python tests/benchmarks/scan_rate.py

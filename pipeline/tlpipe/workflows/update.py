@@ -213,7 +213,7 @@ class _Update:
                 return Outcome(outcome.item, reject=reject), None
             values = other.values
         elif twin.place is not None and twin.place < self._known.count:
-            like = self._known.row(twin.place)
+            like = self._known.rows(twin.place)
             assert like.vectors is not None, "rows are read with their vectors"
             values = {"embeddings": like.vectors[0]}
         else:

@@ -9,6 +9,8 @@ is fast, and memory does not grow with the number of rows.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import logging
 import threading
 from collections.abc import Collection, Iterator, Sequence
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_CHUNKS = 16  # kept in memory: 21 MB at a D of 1,280
+_SPAN_ROWS = 4 * CHUNK_ROWS
+_SPANS = 4  # kept in memory: 21 MB at a D of 1,280
 
 _UNKNOWN = (-1, -1)
 
@@ -66,19 +69,19 @@ class Known:
 
     def __init__(self, files: Sequence[FeatureFile], *, rehash: bool = False) -> None:
         self.files = files
-        self._bases = np.cumsum([0, *(file.count for file in files)]).tolist()
+        self._bases: list[int] = [0, *itertools.accumulate(file.count for file in files)]
         self.rehash = rehash
         self.changed = 0
         self._by_file = [Cursor(file, keys_only=rehash) for file in files]
         self._cursors = list(self._by_file)  # the one that was right last comes first
         self._index: DigestIndex | None = None
         self._lock = threading.Lock()
-        self._chunks: dict[tuple[int, int], Rows] = {}  # the latest used stand last
+        self._spans: dict[tuple[int, int], Rows] = {}  # the latest used stand last
 
     @property
     def count(self) -> int:
         """Number of rows in all."""
-        return int(self._bases[-1])
+        return self._bases[-1]
 
     def rewind(self) -> None:
         """Put all cursors back to the start."""
@@ -113,7 +116,7 @@ class Known:
     ) -> Iterator[tuple[int, int, Rows | None]]:
         """Cover a block, in order, with rows that hold its items, and None for those to be read.
 
-        Gives the first item, the number of items and the rows, at most a chunk at a time. Rows that
+        Gives the first item, the number of items and the rows, at most a span at a time. Rows that
         are not those that were stored are not used.
 
         Parameters
@@ -131,7 +134,7 @@ class Known:
             while done < run.count:
                 start, place = run.start + done, run.place + done
                 row = self._locate(place)[1]
-                count = min(run.count - done, CHUNK_ROWS - row % CHUNK_ROWS)
+                count = min(run.count - done, _SPAN_ROWS - row % _SPAN_ROWS)
                 done += count
                 try:
                     rows = self.rows(place, count)
@@ -169,7 +172,7 @@ class Known:
         if cursor is not self._cursors[0]:
             self._cursors.remove(cursor)
             self._cursors.insert(0, cursor)
-        return int(place), count
+        return place, count
 
     def _indexed(self) -> DigestIndex:
         if self._index is None:
@@ -186,7 +189,7 @@ class Known:
 
     def _locate(self, place: int) -> tuple[int, int]:
         """Number of the file of a place, and the row in it."""
-        number = int(np.searchsorted(self._bases, place, side="right")) - 1
+        number = bisect.bisect_right(self._bases, place) - 1
         return number, place - self._bases[number]
 
     def contents(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -196,44 +199,33 @@ class Known:
                 stop = min(start + SPAN_ROWS, file.count)
                 yield self._bases[number] + start, file.read("content_sha256", start, stop)
 
-    def rows(self, place: int, count: int) -> Rows:
-        """Rows with their vectors, all of one file.
-
-        Raises
-        ------
-        DamagedFileError
-            They are not those that were stored.
-        """
-        number, row = self._locate(place)
-        return self.files[number].rows(row, row + count, vectors=True)
-
     def intact(self, place: int) -> bool:
         """Whether what is stored at a place is what was stored; may be asked in any thread."""
         try:
-            self.row(place)
+            self.rows(place)
         except DamagedFileError:
             return False
         return True
 
-    def row(self, place: int) -> Rows:
-        """One row, out of a few chunks that are kept in memory; may be asked for in any thread.
+    def rows(self, place: int, count: int = 1) -> Rows:
+        """Rows of one span, of a few that are kept in memory; may be asked for in any thread.
 
         Raises
         ------
         DamagedFileError
-            Its chunk is not as it was stored.
+            Something in the span is not as it was stored.
         """
         number, row = self._locate(place)
-        first = row - row % CHUNK_ROWS
+        first = row - row % _SPAN_ROWS
         with self._lock:
-            chunk = self._chunks.pop((number, first), None)
-            if chunk is None:
-                stop = min(first + CHUNK_ROWS, self.files[number].count)
-                chunk = self.files[number].rows(first, stop, vectors=True)
-            self._chunks[number, first] = chunk
-            if len(self._chunks) > _CHUNKS:
-                del self._chunks[next(iter(self._chunks))]
-        return chunk.part(row - first, row - first + 1)
+            span = self._spans.pop((number, first), None)
+            if span is None:
+                stop = min(first + _SPAN_ROWS, self.files[number].count)
+                span = self.files[number].rows(first, stop, vectors=True)
+            self._spans[number, first] = span
+            if len(self._spans) > _SPANS:
+                del self._spans[next(iter(self._spans))]
+        return span.part(row - first, row - first + count)
 
     def close(self) -> None:
         """Close the files and the index."""

@@ -33,9 +33,7 @@ from tlpipe.stages.store.structure import (
     damage_of,
     header_fields,
 )
-from tlpipe.types import FileStat, Reject, Split
-from tlpipe.types import Reason as RejectReason
-from tlpipe.types import Stage as RejectStage
+from tlpipe.types import FileStat, Reason, Reject, Split, Stage
 
 if TYPE_CHECKING:
     from tlpipe.types import Float32Array
@@ -101,6 +99,7 @@ class FeatureFile:
         if damage:
             raise DamagedFileError(f"{str(path)!r} is damaged: {damage}.", hint=MEND)
         self.columns = columns_of(self.version)
+        self._datasets = {name: file[name] for name in self.columns}
         names = header_fields(self.version)
         self.header = FeatureHeader(**{name: file.attrs[name] for name in names})
         self.count, self.dim = file[VECTORS].shape
@@ -146,7 +145,7 @@ class FeatureFile:
         """
         known = self._good.get(name)
         first, last = start // CHUNK_ROWS, -(-stop // CHUNK_ROWS)
-        dataset = self._file[name]
+        dataset = self._datasets[name]
         if start >= stop or known is None or all(known[first:last]):
             return self._values(dataset, start, stop)
         values = self._values(dataset, first * CHUNK_ROWS, min(last * CHUNK_ROWS, len(dataset)))
@@ -225,6 +224,8 @@ class FeatureFile:
         return found
 
     def _check_finite(self, vectors: Float32Array, start: int) -> None:
+        if np.isfinite(vectors.sum()):  # at once, and no sum of finite numbers hides another
+            return
         bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if bad.size:
             row = start + int(bad[0])
@@ -242,7 +243,7 @@ class FeatureFile:
         ------
         DamagedFileError
         """
-        dataset = self._file[VECTORS]
+        dataset = self._datasets[VECTORS]
         with foreign_errors(self.path), ThreadPoolExecutor(1) as pool:
             whole: Float32Array = np.empty(dataset.shape, np.float32)
             pending = []
@@ -276,8 +277,8 @@ class FeatureFile:
                 (
                     key.decode(),
                     Reject(
-                        RejectStage(stage.decode()),
-                        RejectReason(reason.decode()),
+                        Stage(stage.decode()),
+                        Reason(reason.decode()),
                         detail.decode(),
                         FileStat(*stat),
                     ),

@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from tlpipe.types import Float32Array, Reject
 
 
+_BUFFER_ROWS = 4 * CHUNK_ROWS
+"""Rows that are gathered before they are written: whole chunks."""
+
+
 @dataclass
 class FeatureSummary:
     """What was written."""
@@ -109,12 +113,15 @@ class FeatureWriter:
         self._attributes = dict(vars(header))
         self._class_ids: dict[str, int] = {}  # in the order they are met; sorted at the end
         self._buffer = {
-            name: np.empty((CHUNK_ROWS, *(dim if n == -1 else n for n in column.row)), column.dtype)
+            name: np.empty(
+                (_BUFFER_ROWS, *(dim if n == -1 else n for n in column.row)), column.dtype
+            )
             for name, column in COLUMNS.items()
             if name in ITEM_COLUMNS
         }
         self._held = 0  # rows in the buffer
         self._rejected: list[tuple[str, Reject]] = []
+        self._datasets: dict[str, h5py.Dataset] = {}
         self._checksums: dict[str, list[int]] = {name: [] for name in COLUMNS}
         for name, value in self._attributes.items():
             file.attrs[name] = value
@@ -123,7 +130,7 @@ class FeatureWriter:
         for name, column in COLUMNS.items():
             row = tuple(dim if n == -1 else n for n in column.row)
             dtype = h5py.string_dtype("utf-8") if column.dtype == TEXT else column.dtype
-            file.create_dataset(
+            self._datasets[name] = file.create_dataset(
                 name, (0, *row), dtype, maxshape=(None, *row), chunks=(CHUNK_ROWS, *row)
             )
 
@@ -149,12 +156,12 @@ class FeatureWriter:
         }
         start = 0
         while start < len(rows):
-            room = min(CHUNK_ROWS - self._held, len(rows) - start)
+            room = min(_BUFFER_ROWS - self._held, len(rows) - start)
             for name, buffer in self._buffer.items():
                 buffer[self._held : self._held + room] = values[name][start : start + room]
             self._held += room
             start += room
-            if self._held == CHUNK_ROWS:
+            if self._held == _BUFFER_ROWS:
                 self._flush()
         self.summary.count += len(rows)
 
@@ -177,7 +184,7 @@ class FeatureWriter:
         if row >= written:
             held: Float32Array = self._buffer[VECTORS][row - written]
             return held.copy()
-        stored: Float32Array = self._file[VECTORS][row]
+        stored: Float32Array = self._datasets[VECTORS][row]
         return stored
 
     def _class_id(self, label: str | None) -> int:
@@ -186,7 +193,7 @@ class FeatureWriter:
         return self._class_ids.setdefault(label, len(self._class_ids))
 
     def _append(self, name: str, values: NDArray[Any]) -> None:
-        dataset = self._file[name]
+        dataset = self._datasets[name]
         start = dataset.shape[0]
         dataset.resize(start + len(values), axis=0)
         dataset[start:] = values
@@ -238,7 +245,7 @@ class FeatureWriter:
         for name, values in self._checksums.items():
             tables[name] = np.array(values, CHECKSUM_DTYPE)
             self._file.create_dataset(f"checksums/{name}", data=tables[name])
-        shapes = {name: self._file[name].shape for name in COLUMNS}
+        shapes = {name: self._datasets[name].shape for name in COLUMNS}
         self._file.attrs["seal"] = seal(self._attributes, shapes, tables)
         self._guard.check()
 
@@ -250,7 +257,7 @@ class FeatureWriter:
         final = np.full(len(classes) + 1, -1, np.int32)  # the last entry serves label -1
         for number, name in enumerate(classes):
             final[self._class_ids[name]] = number
-        labels = self._file["labels"]
+        labels = self._datasets["labels"]
         self._checksums["labels"] = []
         span = CHUNK_ROWS * 4096
         for start in range(0, labels.shape[0], span):
