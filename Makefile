@@ -9,7 +9,7 @@ NETWORK ?=
 FILES ?= 60000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check format bench bench-scan bench-import clean
+.PHONY: help demo test lint types check format bench bench-scan bench-store bench-import clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
