@@ -4,7 +4,7 @@ The only package that imports h5py. ``docs/feature-file.md`` specifies the forma
 ``errors``, ``types`` and ``files``.
 
 * ``layout``, ``rows``, ``write``, ``read``, ``features``: the file; ``guard`` survives a full disk,
-  ``structure`` tells a feature file from anything else;
+  ``structure`` and ``foreign`` tell a feature file from anything else;
 * ``known``, ``cursor``, ``contents``, ``index``: which items and contents have a vector already;
 * ``parts``, ``lock``: the finished work of a run, and one writer at a time.
 

@@ -1,4 +1,4 @@
-"""Whole feature files: their content, what they say of themselves, what they left out."""
+"""Reads what a feature file holds as a whole: all of it, or a description of it."""
 
 from __future__ import annotations
 

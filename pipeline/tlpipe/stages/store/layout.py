@@ -114,8 +114,12 @@ class FeatureHeader:
                     " vectors: tlpipe import ... --backbone NAME|FILE.",
                 )
             return Card.from_dict(table, f"The card in {where}")
-        except (CardError, json.JSONDecodeError) as exc:
-            raise FeatureFileError(f"{where} is damaged: {exc}") from exc
+        except FeatureFileError:
+            raise
+        except (ArithmeticError, CardError, LookupError, RecursionError, ValueError) as exc:
+            text = str(exc)
+            short = text if len(text) < 1000 else f"{text[:1000]}..."
+            raise FeatureFileError(f"{where} is damaged: {short}") from exc
 
 
 HEADER_FIELDS = [field.name for field in fields(FeatureHeader)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -12,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 import h5py
 import numpy as np
 
-from tlpipe.errors import DamagedFileError, FeatureFileError
-from tlpipe.files import is_file
+from tlpipe.errors import DamagedFileError
+from tlpipe.stages.store.foreign import foreign_errors, open_hdf5
 from tlpipe.stages.store.layout import (
     CHUNK_ROWS,
     COLUMNS,
@@ -27,7 +25,6 @@ from tlpipe.stages.store.layout import (
 from tlpipe.stages.store.rows import Rows
 from tlpipe.stages.store.structure import (
     MEND,
-    NO_FEATURE_FILE,
     check_version,
     columns_of,
     damage_of,
@@ -40,17 +37,6 @@ if TYPE_CHECKING:
 
 SPAN_ROWS = 32 * CHUNK_ROWS
 """Rows read at once where all are read: 8,192."""
-
-
-@contextlib.contextmanager
-def foreign_errors(path: Path) -> Iterator[None]:
-    """Turn what h5py makes of damaged bytes into one error: absurd sizes, lost objects, no text."""
-    try:
-        yield
-    except FeatureFileError:
-        raise
-    except (KeyError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as exc:
-        raise DamagedFileError(f"{str(path)!r} is damaged: {exc!r}.", hint=MEND) from exc
 
 
 class FeatureFile:
@@ -84,7 +70,7 @@ class FeatureFile:
 
     def __init__(self, path: Path, content: Any = None, *, sealed: bool = True) -> None:
         self.path = path
-        self._file = _open(path, content)
+        self._file = open_hdf5(path, content)
         try:
             with foreign_errors(path):
                 self._start(path, sealed)
@@ -285,17 +271,3 @@ class FeatureFile:
                 )
                 for key, stage, reason, detail, stat in zip(*texts.values(), stats, strict=True)
             ]
-
-
-def _open(path: Path, content: Any) -> h5py.File:
-    if content is None and not is_file(path):
-        raise FeatureFileError(f"The feature file {str(path)!r} does not exist.")
-    try:
-        return h5py.File(path if content is None else content, "r", locking=False)
-    except PermissionError as exc:
-        raise FeatureFileError(f"{str(path)!r} cannot be read: {exc.strerror}.") from exc
-    except (KeyError, MemoryError, OSError, RuntimeError, ValueError) as exc:
-        raise FeatureFileError(
-            f"{str(path)!r} is no HDF5 file, or is damaged: {exc}.",
-            hint=f"{NO_FEATURE_FILE} {MEND}",
-        ) from exc

@@ -7,6 +7,7 @@ filters (which are code that HDF5 loads), no sizes that the file cannot hold.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import h5py
@@ -40,7 +41,7 @@ def check_version(file: h5py.File, path: Path) -> int:
     ------
     FeatureFileError
     """
-    mark = _text_attribute(file, "format")
+    mark = text_attribute(file, "format")
     if mark != FORMAT:
         raise FeatureFileError(
             f"{str(path)!r} is an HDF5 file, but no feature file of tlpipe.", hint=NO_FEATURE_FILE
@@ -70,12 +71,12 @@ def header_fields(version: int) -> list[str]:
 def damage_of(file: h5py.File, version: int, size_bytes: int) -> str:
     """What is wrong with a feature file's structure; empty where nothing is."""
     for name in header_fields(version):
-        if _text_attribute(file, name) is None:
+        if text_attribute(file, name) is None:
             return f"it lacks the attribute {name!r}"
     columns = columns_of(version)
     counts: dict[str, int] = {}
     for name, column in columns.items():
-        wrong = _dataset_damage(file, name, column, size_bytes)
+        wrong = dataset_damage(file, name, column, size_bytes)
         if wrong:
             return wrong
         rows = file[name].shape[0]
@@ -83,12 +84,12 @@ def damage_of(file: h5py.File, version: int, size_bytes: int) -> str:
         if rows != counts.setdefault(column.of, rows):
             return f"{name!r} has {rows} rows and {first!r} has {counts[column.of]}"
     if version == 1:
-        return ""
-    if _text_attribute(file, "seal") is None:
+        return "" if "checksums" not in file else "it has checksums, which format 1 does not have"
+    if text_attribute(file, "seal") is None:
         return "it lacks the attribute 'seal'"
     for name, column in columns.items():
         table = f"checksums/{name}"
-        wrong = _dataset_damage(file, table, Column(CHECKSUM_DTYPE), size_bytes)
+        wrong = dataset_damage(file, table, Column(CHECKSUM_DTYPE), size_bytes)
         if wrong:
             return wrong
         chunks = -(-counts[column.of] // CHUNK_ROWS)
@@ -97,7 +98,8 @@ def damage_of(file: h5py.File, version: int, size_bytes: int) -> str:
     return ""
 
 
-def _dataset_damage(file: h5py.File, name: str, column: Column, size_bytes: int) -> str:
+def dataset_damage(file: h5py.File, name: str, column: Column, size_bytes: int) -> str:
+    """What is wrong with one dataset, in words; empty where nothing is."""
     at: h5py.Group = file
     for part in name.split("/"):
         if not isinstance(at, h5py.Group):
@@ -137,12 +139,13 @@ def _shape_damage(dataset: h5py.Dataset, name: str, column: Column, size_bytes: 
         right = dataset.dtype == column.dtype
     if not right or dataset.shape[1:] != row or (name == VECTORS and row[0] < 1):
         return f"{name!r} has the type {dataset.dtype} and the shape {dataset.shape}"
-    if dataset.size * dataset.dtype.itemsize > size_bytes:  # nothing is compressed
-        return f"{name!r} claims {dataset.size} values in a file of {size_bytes} bytes"
+    values = math.prod(dataset.shape)  # h5py's own product overflows
+    if values * max(dataset.dtype.itemsize, 1) > size_bytes:  # nothing is compressed
+        return f"{name!r} claims {values} values in a file of {size_bytes} bytes"
     return ""
 
 
-def _text_attribute(file: h5py.File, name: str) -> str | None:
+def text_attribute(file: h5py.File, name: str) -> str | None:
     """A text attribute, or None where there is none or something else of that name."""
     if name not in file.attrs:
         return None

@@ -133,6 +133,16 @@ class FeatureWriter:
             self._datasets[name] = file.create_dataset(
                 name, (0, *row), dtype, maxshape=(None, *row), chunks=(CHUNK_ROWS, *row)
             )
+        # Tables and seal are there from the start, and on disk: what a cut-off file has left of
+        # its front can then be read and compared.
+        self._tables = {
+            name: file.create_dataset(
+                f"checksums/{name}", (0,), CHECKSUM_DTYPE, maxshape=(None,), chunks=(CHUNK_ROWS,)
+            )
+            for name in COLUMNS
+        }
+        file.attrs["seal"] = "0" * 64
+        file.flush()
 
     def add(self, rows: Rows) -> None:
         """Append rows, with their vectors.
@@ -197,9 +207,14 @@ class FeatureWriter:
         start = dataset.shape[0]
         dataset.resize(start + len(values), axis=0)
         dataset[start:] = values
-        self._checksums[name] += checksums(
-            values.tolist() if COLUMNS[name].dtype == TEXT else values
-        )
+        found = checksums(values.tolist() if COLUMNS[name].dtype == TEXT else values)
+        self._checksums[name] += found
+        table = self._tables[name]
+        first = table.shape[0]
+        table.resize(first + len(found), axis=0)
+        table[first:] = found
+        if first % CHUNK_ROWS == 0:  # a chunk of the table gets its place before the rows after it
+            table.flush()
         self._guard.check()
 
     def _flush(self) -> None:
@@ -244,9 +259,8 @@ class FeatureWriter:
         tables = {}
         for name, values in self._checksums.items():
             tables[name] = np.array(values, CHECKSUM_DTYPE)
-            self._file.create_dataset(f"checksums/{name}", data=tables[name])
         shapes = {name: self._datasets[name].shape for name in COLUMNS}
-        self._file.attrs["seal"] = seal(self._attributes, shapes, tables)
+        self._file.attrs.modify("seal", seal(self._attributes, shapes, tables))
         self._guard.check()
 
     def _number_classes(self) -> None:
@@ -264,6 +278,7 @@ class FeatureWriter:
             part = final[labels[start : start + span]]
             labels[start : start + span] = part
             self._checksums["labels"] += checksums(part)
+        self._tables["labels"][:] = self._checksums["labels"]
 
 
 def _encoded(texts: list[str]) -> NDArray[Any]:
