@@ -85,16 +85,14 @@ def earlier_runs(
     FeatureFileError, DamagedFileError
         `output` exists and is no feature file, or a damaged one.
     OutputError
-        What must not be used cannot be removed.
+        What a run left that was cut short cannot be read.
     """
-    if overwrite:
-        parts.remove()
     file = None if overwrite or parts.anew or not is_file(output) else FeatureFile(output)
     pieces: list[FeatureFile] = []
     try:
         if file is not None:
             _check_fresh(file, header, repr(str(output)))
-        pieces = parts.open()
+        pieces = [] if overwrite else parts.open()
         for piece in pieces:
             where = f"The unfinished work in {str(parts.folder)!r}"
             _check_fresh(piece, header, where)
@@ -181,7 +179,7 @@ def compare(source: Source, earlier: Earlier) -> Comparison:
     """
     result = Comparison()
     file, known = earlier.file, earlier.known
-    in_step = file is not None and not earlier.taken_up and not file.reject_count
+    in_step = file is not None and not file.reject_count
     for block in source.scan(stats=True):
         for run in known.match(block):
             if run.place is None:
@@ -189,7 +187,9 @@ def compare(source: Source, earlier: Earlier) -> Comparison:
                 in_step = False
                 continue
             result.kept += run.count
-            if file is not None and run.place < file.count:
+            if file is None or run.place >= file.count:
+                in_step = False
+            else:
                 in_step = in_step and run.place == result._from_file
                 result._from_file += run.count
                 in_step = in_step and _labelled_so(file, run.place, block, run.start, run.count)

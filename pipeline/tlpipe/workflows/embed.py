@@ -200,10 +200,14 @@ def embed(
             found = _compared(source, earlier, update.max_gone, surveyed)
             start = time.perf_counter()
             if earlier.file is not None and found.same:
+                earlier.known.close()  # some systems remove no file that is open
+                parts.remove()  # a run may have been cut short just before
                 return _as_it_was(output, source.survey, earlier.file, options)
             network = OrtNetwork(prepared_file(card, open_graph), options.device)
             header = _continued(header, network.provider, earlier)
             job = Job(source, earlier, card, network, options, found.fresh)
+            if overwrite:
+                parts.remove()
             parts.begin(header, card.output.dim, anew=anew)
             with _work_kept(parts):
                 summary, tally = write_update(output, header, parts, job, progress)
@@ -279,8 +283,9 @@ def _work_kept(parts: Parts) -> Iterator[None]:
     except BaseException as exc:
         try:
             parts.finish()
-        except TlpipeError as second:
-            exc.add_note(f"The last embeddings could not be kept: {second.message}")
+        except Exception as second:  # the first one is to be heard
+            text = second.message if isinstance(second, TlpipeError) else repr(second)
+            exc.add_note(f"The last embeddings could not be kept: {text}")
         if parts.kept:
             exc.add_note(
                 f"{parts.kept:,} embeddings of this run are kept; the same command, without"

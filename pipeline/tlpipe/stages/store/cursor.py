@@ -52,6 +52,7 @@ def _embedded_ns(file: FeatureFile) -> int:
 
 
 def identity(key: str, stat: Stat | None) -> bytes:
+    """Digest of a key and a stat, to find rows by; that of no item where the stat is None."""
     size, mtime = stat or (-2, -2)  # no file has that
     return hashlib.blake2b(f"{size}:{mtime}:{key}".encode(), digest_size=16).digest()
 

@@ -82,6 +82,10 @@ def _hdf5(path: Path) -> Iterator[tuple[h5py.File, GuardedFile]]:
     try:
         with h5py.File(guard, "w", libver=LIBVER) as file:
             yield file, guard
+    except Exception as exc:
+        if guard.error is not None and guard.error is not exc:
+            raise guard.error from exc  # HDF5 stumbled over what could not be written
+        raise
     finally:
         guard.close()
     guard.check()
@@ -126,6 +130,7 @@ class FeatureWriter:
             file.create_dataset(
                 name, (0, *row), dtype, maxshape=(None, *row), chunks=(CHUNK_ROWS, *row)
             )
+        guard.check()
 
     def add(self, rows: Rows) -> None:
         """Append rows, with their vectors.
