@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +236,13 @@ def check_gone(source: Source, file: FeatureFile, found: Comparison, most: float
         hint="If a disk or folder is missing, bring it back. If it is meant so, allow it with"
         " --max-gone 100%, or choose another --output.",
     )
+
+
+def check_still_there(
+    source: Source, earlier: Earlier, found: Comparison, most: float | None
+) -> None:
+    """Refuse to drop rows of images that went away since the source was compared."""
+    gone = found.kept + found.fresh - source.survey.count
+    if earlier.file is not None and gone > 0:
+        found = replace(found, gone=found.gone + gone, kept=found.kept - gone)
+        check_gone(source, earlier.file, found, most)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from tlpipe.card import Card
@@ -36,7 +37,14 @@ from tlpipe.workflows.common import (
     source_path,
     source_text,
 )
-from tlpipe.workflows.earlier import Comparison, Earlier, check_gone, compare, earlier_runs
+from tlpipe.workflows.earlier import (
+    Comparison,
+    Earlier,
+    check_gone,
+    check_still_there,
+    compare,
+    earlier_runs,
+)
 from tlpipe.workflows.update import Job, write_update
 
 FEATURE_SUFFIXES = (".h5", ".hdf5")
@@ -205,7 +213,8 @@ def embed(
                 return _as_it_was(output, source.survey, earlier.file, options)
             network = OrtNetwork(prepared_file(card, open_graph), options.device)
             header = _continued(header, network.provider, earlier)
-            job = Job(source, earlier, card, network, options, found.fresh)
+            still_there = partial(check_still_there, source, earlier, found, update.max_gone)
+            job = Job(source, earlier, card, network, options, found.fresh, still_there)
             if overwrite:
                 parts.remove()
             parts.begin(header, card.output.dim, anew=anew)

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,6 +77,8 @@ class Job:
     options: RunOptions
     fresh: int | None
     """Items to be read, as far as that is known."""
+    still_there: Callable[[], None] = lambda: None
+    """Called when all is written, before it replaces what was there; may raise ``SourceError``."""
 
 
 def write_update(
@@ -98,6 +100,7 @@ def write_update(
     try:
         with feature_writer(output, header, dim, temporary=parts.temporary) as writer:
             update.write(writer)
+            job.still_there()
             job.earlier.known.close()  # some systems replace no file that is open
         return writer.summary, update.tally
     finally:
