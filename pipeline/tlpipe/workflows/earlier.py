@@ -246,3 +246,12 @@ def check_still_there(
     if earlier.file is not None and gone > 0:
         found = replace(found, gone=found.gone + gone, kept=found.kept - gone)
         check_gone(source, earlier.file, found, most)
+
+
+def continued(header: FeatureHeader, provider: str, earlier: Earlier) -> FeatureHeader:
+    """Header of a file that takes rows over: all providers, and who assigned the splits."""
+    before = [file.header.provider for file in earlier.known.files]
+    providers = {name for names in (*before, provider) for name in names.split(", ") if name}
+    old = earlier.file
+    splits_from = SPLITS_FROM_SOURCE if old is None else old.header.splits_from
+    return replace(header, provider=", ".join(sorted(providers)), splits_from=splits_from)

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from tlpipe.stages.backbone import OrtNetwork, open_graph
 from tlpipe.stages.decode import DECODER
 from tlpipe.stages.source import Source, Survey
 from tlpipe.stages.store import (
-    SPLITS_FROM_SOURCE,
     FeatureFile,
     FeatureHeader,
     Parts,
@@ -43,6 +42,7 @@ from tlpipe.workflows.earlier import (
     check_gone,
     check_still_there,
     compare,
+    continued,
     earlier_runs,
 )
 from tlpipe.workflows.update import Job, write_update
@@ -212,7 +212,7 @@ def embed(
                 parts.remove()  # a run may have been cut short just before
                 return _as_it_was(output, source.survey, earlier.file, options)
             network = OrtNetwork(prepared_file(card, open_graph), options.device)
-            header = _continued(header, network.provider, earlier)
+            header = continued(header, network.provider, earlier)
             still_there = partial(check_still_there, source, earlier, found, update.max_gone)
             job = Job(source, earlier, card, network, options, found.fresh, still_there)
             if overwrite:
@@ -273,15 +273,6 @@ def _as_it_was(output: Path, survey: Survey, file: FeatureFile, options: RunOpti
         gone=0,
         unchanged=True,
     )
-
-
-def _continued(header: FeatureHeader, provider: str, earlier: Earlier) -> FeatureHeader:
-    """Header of a file that takes rows over: all providers, and who assigned the splits."""
-    before = [file.header.provider for file in earlier.known.files]
-    providers = {name for names in (*before, provider) for name in names.split(", ") if name}
-    old = earlier.file
-    splits_from = SPLITS_FROM_SOURCE if old is None else old.header.splits_from
-    return replace(header, provider=", ".join(sorted(providers)), splits_from=splits_from)
 
 
 @contextmanager
