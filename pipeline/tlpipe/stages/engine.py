@@ -106,7 +106,10 @@ def run(
             else:
                 line.append(item)
                 passing += 1
-            while line and (len(line) - passing >= most or passing >= workers * _PASSING):
+            # What is done is given at once: whoever keeps it shall not lose it to a crash.
+            while line and (
+                len(line) - passing >= most or passing >= workers * _PASSING or _is_done(line[0])
+            ):
                 if line[0] is batch:  # it waits for items that do not come: let it go as it is
                     batch.submit(pool, infer)
                     batch = _Batch(size)
@@ -119,6 +122,10 @@ def run(
     finally:
         stop.set()  # nobody wants what is under way any more
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _is_done(entry: object) -> bool:
+    return not isinstance(entry, _Batch) or entry.done
 
 
 class _Batch:
@@ -139,6 +146,11 @@ class _Batch:
         """Have the items inferred."""
         if self._items:
             self._result = pool.submit(infer, self._items)
+
+    @property
+    def done(self) -> bool:
+        """Whether its outcomes are there."""
+        return self._result is not None and self._result.done()
 
     def next(self) -> Outcome:
         """Outcome of the next item."""

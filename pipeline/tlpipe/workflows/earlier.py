@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,16 +85,14 @@ def earlier_runs(
     FeatureFileError, DamagedFileError
         `output` exists and is no feature file, or a damaged one.
     OutputError
-        What must not be used cannot be removed.
+        What a run left that was cut short cannot be read.
     """
-    if overwrite:
-        parts.remove()
     file = None if overwrite or parts.anew or not is_file(output) else FeatureFile(output)
     pieces: list[FeatureFile] = []
     try:
         if file is not None:
             _check_fresh(file, header, repr(str(output)))
-        pieces = parts.open()
+        pieces = [] if overwrite else parts.open()
         for piece in pieces:
             where = f"The unfinished work in {str(parts.folder)!r}"
             _check_fresh(piece, header, where)
@@ -181,7 +179,7 @@ def compare(source: Source, earlier: Earlier) -> Comparison:
     """
     result = Comparison()
     file, known = earlier.file, earlier.known
-    in_step = file is not None and not earlier.taken_up and not file.reject_count
+    in_step = file is not None and not file.reject_count
     for block in source.scan(stats=True):
         for run in known.match(block):
             if run.place is None:
@@ -189,7 +187,9 @@ def compare(source: Source, earlier: Earlier) -> Comparison:
                 in_step = False
                 continue
             result.kept += run.count
-            if file is not None and run.place < file.count:
+            if file is None or run.place >= file.count:
+                in_step = False
+            else:
                 in_step = in_step and run.place == result._from_file
                 result._from_file += run.count
                 in_step = in_step and _labelled_so(file, run.place, block, run.start, run.count)
@@ -236,3 +236,22 @@ def check_gone(source: Source, file: FeatureFile, found: Comparison, most: float
         hint="If a disk or folder is missing, bring it back. If it is meant so, allow it with"
         " --max-gone 100%, or choose another --output.",
     )
+
+
+def check_still_there(
+    source: Source, earlier: Earlier, found: Comparison, most: float | None
+) -> None:
+    """Refuse to drop rows of images that went away since the source was compared."""
+    gone = found.kept + found.fresh - source.survey.count
+    if earlier.file is not None and gone > 0:
+        found = replace(found, gone=found.gone + gone, kept=found.kept - gone)
+        check_gone(source, earlier.file, found, most)
+
+
+def continued(header: FeatureHeader, provider: str, earlier: Earlier) -> FeatureHeader:
+    """Header of a file that takes rows over: all providers, and who assigned the splits."""
+    before = [file.header.provider for file in earlier.known.files]
+    providers = {name for names in (*before, provider) for name in names.split(", ") if name}
+    old = earlier.file
+    splits_from = SPLITS_FROM_SOURCE if old is None else old.header.splits_from
+    return replace(header, provider=", ".join(sorted(providers)), splits_from=splits_from)

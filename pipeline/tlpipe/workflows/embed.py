@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tlpipe.card import Card
-from tlpipe.errors import OptionError, OutputError, TlpipeError
+from tlpipe.errors import OptionError, TlpipeError
 from tlpipe.files import check_output
 from tlpipe.stages.backbone import OrtNetwork, open_graph
 from tlpipe.stages.decode import DECODER
 from tlpipe.stages.source import Source, Survey
 from tlpipe.stages.store import (
-    SPLITS_FROM_SOURCE,
     FeatureFile,
     FeatureHeader,
     Parts,
@@ -36,7 +36,15 @@ from tlpipe.workflows.common import (
     source_path,
     source_text,
 )
-from tlpipe.workflows.earlier import Comparison, Earlier, check_gone, compare, earlier_runs
+from tlpipe.workflows.earlier import (
+    Comparison,
+    Earlier,
+    check_gone,
+    check_still_there,
+    compare,
+    continued,
+    earlier_runs,
+)
 from tlpipe.workflows.update import Job, write_update
 
 FEATURE_SUFFIXES = (".h5", ".hdf5")
@@ -200,10 +208,15 @@ def embed(
             found = _compared(source, earlier, update.max_gone, surveyed)
             start = time.perf_counter()
             if earlier.file is not None and found.same:
+                earlier.known.close()  # some systems remove no file that is open
+                parts.remove()  # a run may have been cut short just before
                 return _as_it_was(output, source.survey, earlier.file, options)
             network = OrtNetwork(prepared_file(card, open_graph), options.device)
-            header = _continued(header, network.provider, earlier)
-            job = Job(source, earlier, card, network, options, found.fresh)
+            header = continued(header, network.provider, earlier)
+            still_there = partial(check_still_there, source, earlier, found, update.max_gone)
+            job = Job(source, earlier, card, network, options, found.fresh, still_there)
+            if overwrite:
+                parts.remove()
             parts.begin(header, card.output.dim, anew=anew)
             with _work_kept(parts):
                 summary, tally = write_update(output, header, parts, job, progress)
@@ -262,15 +275,6 @@ def _as_it_was(output: Path, survey: Survey, file: FeatureFile, options: RunOpti
     )
 
 
-def _continued(header: FeatureHeader, provider: str, earlier: Earlier) -> FeatureHeader:
-    """Header of a file that takes rows over: all providers, and who assigned the splits."""
-    before = [file.header.provider for file in earlier.known.files]
-    providers = {name for names in (*before, provider) for name in names.split(", ") if name}
-    old = earlier.file
-    splits_from = SPLITS_FROM_SOURCE if old is None else old.header.splits_from
-    return replace(header, provider=", ".join(sorted(providers)), splits_from=splits_from)
-
-
 @contextmanager
 def _work_kept(parts: Parts) -> Iterator[None]:
     """Finish a last part when the run ends early, whatever the cause, and say what is kept."""
@@ -279,11 +283,9 @@ def _work_kept(parts: Parts) -> Iterator[None]:
     except BaseException as exc:
         try:
             parts.finish()
-        except TlpipeError as second:
-            exc.add_note(f"The last embeddings could not be kept: {second.message}")
-        if not parts.names():
-            with suppress(OutputError):  # it is empty, and the error is being raised already
-                parts.remove()
+        except Exception as second:  # the first one is to be heard
+            text = second.message if isinstance(second, TlpipeError) else repr(second)
+            exc.add_note(f"The last embeddings could not be kept: {text}")
         if parts.kept:
             exc.add_note(
                 f"{parts.kept:,} embeddings of this run are kept; the same command, without"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tlpipe.card import Card
-from tlpipe.errors import BackboneError, SourceError
+from tlpipe.errors import BackboneError
 from tlpipe.stages.decode import quiet_pillow, read_file
 from tlpipe.stages.engine import Loader, run
 from tlpipe.stages.source import Source
@@ -42,6 +42,7 @@ from tlpipe.types import (
 )
 from tlpipe.workflows.common import RunOptions, pixels_of
 from tlpipe.workflows.earlier import Earlier
+from tlpipe.workflows.source_watch import SourceWatch
 
 if TYPE_CHECKING:
     from tlpipe.types import UInt8Array
@@ -67,6 +68,8 @@ class Job:
     options: RunOptions
     fresh: int | None
     """Items to be read, as far as that is known."""
+    still_there: Callable[[], None] = lambda: None
+    """Called when all is written, before it replaces what was there; may raise ``SourceError``."""
 
 
 def write_update(
@@ -88,6 +91,7 @@ def write_update(
     try:
         with feature_writer(output, header, dim, temporary=parts.temporary) as writer:
             update.write(writer)
+            job.still_there()
             job.earlier.known.close()  # some systems replace no file that is open
         return writer.summary, update.tally
     finally:
@@ -107,12 +111,8 @@ class _Update:
         self._known = job.earlier.known
         self._assigned = header.splits_from != SPLITS_FROM_SOURCE
         self._done = self._rejects = 0
-        self._root = _identity(job.source.path)
-        known = self._known
-        self.contents = Contents(
-            known.contents(),
-            lambda place: place >= known.count or known.intact(place),  # the former are this run's
-        )
+        self._watch = SourceWatch(job.source)
+        self.contents = Contents(self._known.contents(), self._known.intact)
 
     def write(self, writer: FeatureWriter) -> None:
         """Write all rows, in the source's order."""
@@ -129,6 +129,7 @@ class _Update:
                 if isinstance(result, Rows):
                     self.tally.kept += len(result)
                     writer.add(result)
+                    self._parts.keep_time()
                     continue
                 self._take(result, writer)
                 if self._progress is not None:
@@ -185,7 +186,7 @@ class _Update:
         if outcome.reject is not None or outcome.content is None:
             reject = outcome.reject
             assert reject is not None, "an outcome has content or a reject"
-            self._check_source(outcome.item, reject)
+            self._watch.check(outcome.item, reject)
             self._rejects += 1
             writer.reject(outcome.item.key, reject)
             return
@@ -221,30 +222,6 @@ class _Update:
             values = {"embeddings": writer.vector(twin.place - self._known.count)}
         self.tally.copied += 1
         return Outcome(outcome.item, outcome.content, values), like
-
-    def _check_source(self, item: Item, reject: Reject) -> None:
-        """Tell an image that is missing from a source that is."""
-        if reject.stage is not Stage.SOURCE or reject.reason is Reason.DUPLICATE_KEY:
-            return
-        source = self._job.source
-        gone = _identity(source.path) != self._root
-        if source.unique_keys and not gone:  # a folder, which listed it a moment ago
-            gone = _identity(item.path.parent) is None
-        if gone:
-            raise SourceError(
-                f"The source {str(source.path)!r} went away while it was read, at {item.key!r}"
-                f" ({reject.detail})",
-                hint="Connect or mount it again, and run the same command.",
-            )
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file or folder from another one of the same name; None if there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _twice(keys: list[str], met: DigestIndex) -> set[int]:

@@ -3,11 +3,14 @@
 When the system refuses a write, HDF5 cannot close the file: it raises from destructors, and then
 crashes the interpreter at its exit. So HDF5 writes through this object, which keeps the first error
 for us to raise and from then on lets HDF5 believe that all is well. What was written is useless
-then, but it is a temporary file, and it is removed.
+then, but it is a temporary file, and it is removed. The same holds for Ctrl-C and other signals,
+whose exceptions may come up in these methods as anywhere.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 
@@ -16,14 +19,15 @@ class GuardedFile:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("w+b", buffering=0)
-        self.error: OSError | None = None
+        self.error: BaseException | None = None
 
     def check(self) -> None:
         """Raise the error that was kept.
 
         Raises
         ------
-        OSError
+        OSError, KeyboardInterrupt, SystemExit ...
+            The error, whatever it is.
         """
         if self.error is not None:
             raise self.error
@@ -34,9 +38,12 @@ class GuardedFile:
         done = 0
         while self.error is None and done < len(view):
             try:
-                done += self._file.write(view[done:])
-            except OSError as exc:
-                self.error = exc
+                count = self._file.write(view[done:])
+                if not count:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+                done += count
+            except BaseException as exc:
+                self.error = self.error or exc
         return len(view)
 
     def truncate(self, size: int | None = None) -> int:
@@ -44,7 +51,7 @@ class GuardedFile:
         try:
             if self.error is None:
                 return self._file.truncate(size)
-        except OSError as exc:
+        except BaseException as exc:
             self.error = exc
         return size or 0
 
@@ -52,7 +59,7 @@ class GuardedFile:
         """Close the file; some systems report a failed write only here."""
         try:
             self._file.close()
-        except OSError as exc:
+        except BaseException as exc:
             self.error = self.error or exc
 
     def read(self, size: int = -1) -> bytes:
@@ -60,8 +67,18 @@ class GuardedFile:
         return self._file.read(size)
 
     def readinto(self, buffer: memoryview) -> int:
-        """Read into `buffer`."""
-        return self._file.readinto(buffer)
+        """Fill `buffer`, as far as the file goes; after an error, with nothing."""
+        view = memoryview(buffer).cast("B")
+        done = 0
+        while self.error is None and done < len(view):
+            try:
+                count = self._file.readinto(view[done:])
+                if not count:
+                    break
+                done += count
+            except BaseException as exc:
+                self.error = exc
+        return done
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Move to a position."""

@@ -26,6 +26,8 @@ _CACHE_KIB = 32 * 1024
 class DigestIndex:
     """Numbers by digest; of two with the same digest the first stays. Safe to use from any thread.
 
+    Of two that agree in their first 8 bytes and not in the next 8, the second is not found again:
+    of 10^8 by chance two do with a probability of 3 * 10^-4, and then one image is read twice.
     It is a private database of SQLite's, in the system's folder for temporary files (``TMPDIR``)
     where it is too large for its cache; the system removes it with the process, however that ends.
     """
@@ -80,7 +82,10 @@ class DigestIndex:
         head, tail = _halves(digest)
         with self._lock, _words():
             statement = "insert or ignore into t values (?, ?, 0)"
-            return self._base.execute(statement, (head, tail)).rowcount == 0
+            if self._base.execute(statement, (head, tail)).rowcount:
+                return False
+            found = self._base.execute("select tail from t where head = ?", (head,)).fetchone()
+        return bool(found[0] == tail)
 
     def get(self, digest: bytes) -> int | None:
         """Number of a digest, or None."""

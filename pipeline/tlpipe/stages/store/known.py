@@ -64,7 +64,8 @@ class Known:
     Attributes
     ----------
     changed : int
-        Items met so far that the first file has in another state.
+        Items met so far that the first file has too, but that it did not give: it has them in
+        another state, or another file was as good.
     """
 
     def __init__(self, files: Sequence[FeatureFile], *, rehash: bool = False) -> None:
@@ -152,7 +153,7 @@ class Known:
             for cursor in self._cursors:
                 count = cursor.agree(block, start) if step == "here" else cursor.find(block, start)
                 if count:
-                    return self._taken(cursor, count)
+                    return self._taken(cursor, block, start, count)
         changed = [cursor.skip(block.keys[start]) for cursor in self._by_file]
         self.changed += changed[0]
         if all(changed):  # each file has this item once, in another state
@@ -164,11 +165,13 @@ class Known:
         cursor = self._by_file[number]
         cursor.move(row)
         count = cursor.agree(block, start)
-        return self._taken(cursor, count) if count else None
+        return self._taken(cursor, block, start, count) if count else None
 
-    def _taken(self, cursor: Cursor, count: int) -> tuple[int, int]:
+    def _taken(self, cursor: Cursor, block: Block, start: int, count: int) -> tuple[int, int]:
         place = self._bases[self._by_file.index(cursor)] + cursor.row
         cursor.advance(count)
+        if cursor is not self._by_file[0]:
+            self.changed += sum(map(self._by_file[0].skip, block.keys[start : start + count]))
         if cursor is not self._cursors[0]:
             self._cursors.remove(cursor)
             self._cursors.insert(0, cursor)
@@ -200,7 +203,12 @@ class Known:
                 yield self._bases[number] + start, file.read("content_sha256", start, stop)
 
     def intact(self, place: int) -> bool:
-        """Whether what is stored at a place is what was stored; may be asked in any thread."""
+        """Whether what is stored at a place is what was stored; may be asked in any thread.
+
+        Places beyond those of the files are of rows that are being written: those are.
+        """
+        if place >= self.count:
+            return True
         try:
             self.rows(place)
         except DamagedFileError:

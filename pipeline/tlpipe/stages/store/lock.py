@@ -65,17 +65,18 @@ def writer_lock(path: Path) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):  # it says nothing without the lock
             note.unlink()
-        held.release()
+        with contextlib.suppress(OSError):  # the system frees it with the process at the latest
+            held.release()
 
 
 def _acquire(target: Path) -> filelock.BaseFileLock:
-    lock: filelock.BaseFileLock = filelock.FileLock(target.with_name(f".{target.name}.lock"))
+    lock: filelock.BaseFileLock = filelock.FileLock(
+        target.with_name(f".{target.name}.lock"), fallback_to_soft=False
+    )
     try:
         lock.acquire(timeout=0)
-    except (NotImplementedError, OSError) as exc:
-        if isinstance(exc, filelock.Timeout) or (
-            isinstance(exc, OSError) and exc.errno not in _NO_LOCKS_HERE
-        ):
+    except OSError as exc:  # filelock.Timeout is one too
+        if exc.errno not in _NO_LOCKS_HERE:
             raise
         _log.info("%s has no file locks (%s): a marker file is used", target.parent, exc)
         lock = filelock.SoftFileLock(target.with_name(f".{target.name}.lock.owner"))

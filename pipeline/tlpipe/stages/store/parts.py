@@ -11,13 +11,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from tlpipe.errors import FeatureFileError, OutputError
-from tlpipe.files import sync_folder
-from tlpipe.stages.store.layout import FeatureHeader
+from tlpipe.errors import DamagedFileError, FeatureFileError, OutputError
+from tlpipe.files import sync_folder, whole_file
+from tlpipe.stages.store.layout import CHUNK_ROWS, FeatureHeader
 from tlpipe.stages.store.read import SPAN_ROWS, FeatureFile
 from tlpipe.stages.store.rows import Rows
 from tlpipe.stages.store.write import FeatureWriter, feature_writer
@@ -34,6 +36,8 @@ MANY = 16
 """Parts of earlier runs that are joined into one, so that few files are open at once."""
 
 _ANEW = "anew"
+
+_IS_PART = re.compile(r"[0-9]+\.h5")
 
 
 class Parts:
@@ -54,7 +58,7 @@ class Parts:
     """
 
     def __init__(self, target: Path) -> None:
-        real = Path(os.path.realpath(target))
+        self._target = real = Path(os.path.realpath(target))
         self.folder = real.with_name(f".{real.name}.parts")
         self.temporary = self.folder / "file.tmp"
         self._tmp = self.folder / "part.tmp"
@@ -68,12 +72,47 @@ class Parts:
 
     @property
     def anew(self) -> bool:
-        """Whether the run that was cut short was to start anew, without the existing file."""
-        return (self.folder / _ANEW).exists()
+        """Whether the run that was cut short was to start anew, without the existing file.
+
+        The mark of such a run says which file that was. Another one under its name is that which
+        the run has finished.
+
+        Raises
+        ------
+        OutputError
+            The mark cannot be read.
+        """
+        try:
+            said = (self.folder / _ANEW).read_text(encoding="ascii")
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as exc:
+            raise self._unreadable(exc) from exc
+        inode, _, state = said.partition(" ")
+        inode_now, _, state_now = _mark_of(self._target).partition(" ")
+        return inode == inode_now or state == state_now  # some systems number files at each mount
+
+    def _unreadable(self, exc: OSError) -> OutputError:
+        return OutputError(
+            f"The unfinished work in {str(self.folder)!r} cannot be read: {exc.strerror or exc}.",
+            hint="Correct its permissions, or remove it by hand to do without it.",
+        )
 
     def names(self) -> list[Path]:
-        """Finished parts, in the order in which they were written."""
-        return sorted(self.folder.glob("*.h5"), key=lambda path: int(path.stem))
+        """Finished parts, in the order in which they were written.
+
+        Raises
+        ------
+        OutputError
+            The folder cannot be listed.
+        """
+        try:
+            found = [p for p in self.folder.iterdir() if _IS_PART.fullmatch(p.name)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as exc:
+            raise self._unreadable(exc) from exc
+        return sorted(found, key=_number)
 
     def open(self) -> list[FeatureFile]:
         """Open the finished parts; many are joined first. Damaged ones are left out, and said.
@@ -89,27 +128,47 @@ class Parts:
 
     def _opened(self) -> Iterator[FeatureFile]:
         for path in self.names():
-            try:
-                yield FeatureFile(path)
-            except FeatureFileError as exc:
-                _log.warning("%s Its images are embedded again.", exc.message)
+            with contextlib.ExitStack() as stack:
+                try:
+                    file = stack.enter_context(FeatureFile(path))
+                    for start in range(0, file.count, SPAN_ROWS):  # vectors are read when used
+                        file.rows(start, min(start + SPAN_ROWS, file.count))
+                except FeatureFileError as exc:
+                    _log.warning("%s Its images are embedded again.", exc.message)
+                    continue
+                stack.pop_all()
+                yield file
 
     def _join(self) -> None:
         """Make one part of all; a crash in between leaves rows twice, which does no harm."""
-        names = self.names()
-        path = self._path(int(names[-1].stem) + 1)
+        headers = {}
+        for file in self._opened():  # one at a time: a long run may have left thousands
+            headers[file.path] = file.header
+            file.close()
+        if len({header.fingerprint for header in headers.values()}) != 1:
+            return
+        providers = {name for h in headers.values() for name in h.provider.split(", ")}
+        header = replace(
+            next(iter(headers.values())),
+            provider=", ".join(sorted(providers)),
+            created_at=min(header.created_at for header in headers.values()),
+        )
+        path = self._path(_number(self.names()[-1]) + 1)
         with contextlib.ExitStack() as stack:
             writer: FeatureWriter | None = None
-            for file in self._opened():
-                with file:
+            for name in headers:
+                file = stack.enter_context(FeatureFile(name))
+                for rows in _sound(file):
                     if writer is None:
-                        joined = feature_writer(path, file.header, file.dim, temporary=self._tmp)
+                        joined = feature_writer(path, header, file.dim, temporary=self._tmp)
                         writer = stack.enter_context(joined)
-                    for start in range(0, file.count, SPAN_ROWS):
-                        stop = min(start + SPAN_ROWS, file.count)
-                        writer.add(file.rows(start, stop, vectors=True))
-        for name in names:
-            name.unlink()
+                    writer.add(rows)
+                file.close()
+        try:
+            for name in headers:
+                name.unlink()
+        except OSError as exc:
+            raise self._unremovable(exc) from exc
 
     def begin(self, header: FeatureHeader, dim: int, *, anew: bool) -> None:
         """Make the folder ready for a run's parts.
@@ -130,19 +189,23 @@ class Parts:
         """
         self._header, self._dim = header, dim
         names = self.names()
-        self._next = int(names[-1].stem) + 1 if names else 0
+        self._next = _number(names[-1]) + 1 if names else 0
+        mark = self.folder / _ANEW
         try:
             self.folder.mkdir(exist_ok=True)
             sync_folder(self.folder.parent)
-            if anew:
-                (self.folder / _ANEW).touch()
-                sync_folder(self.folder)
+            if not anew:
+                mark.unlink(missing_ok=True)
+            unmarked = anew and not mark.exists()
         except OSError as exc:
             raise OutputError(
-                f"The folder {str(self.folder)!r} cannot be made: {exc.strerror}.",
+                f"The folder {str(self.folder)!r} cannot be made: {exc.strerror or exc}.",
                 hint="It holds the finished work until the output is whole: the output's folder"
                 " must be writable and have room.",
             ) from exc
+        if unmarked:
+            with whole_file(mark, self._tmp) as temporary:
+                temporary.write_text(_mark_of(self._target), encoding="ascii")
 
     def add(self, rows: Rows) -> None:
         """Take rows; finish a part when it is time.
@@ -156,6 +219,16 @@ class Parts:
             self._since = time.monotonic()
         self._rows.append(rows)
         self._bytes += 0 if rows.vectors is None else rows.vectors.nbytes
+        self.keep_time()
+
+    def keep_time(self) -> None:
+        """Finish a part if it is time. To be called again and again while a run works.
+
+        Raises
+        ------
+        OutputError
+            As from ``add``.
+        """
         if self._bytes >= PART_BYTES or time.monotonic() - self._since >= PART_S:
             self.finish()
 
@@ -195,7 +268,32 @@ class Parts:
                     path.unlink()
                 self.folder.rmdir()
         except OSError as exc:
-            raise OutputError(
-                f"The folder {str(self.folder)!r} cannot be removed: {exc.strerror}.",
-                hint="Remove it by hand: the output is whole.",
-            ) from exc
+            raise self._unremovable(exc) from exc
+
+    def _unremovable(self, exc: OSError) -> OutputError:
+        return OutputError(
+            f"The folder {str(self.folder)!r} cannot be removed: {exc.strerror or exc}.",
+            hint="It holds finished work that is not needed any more: remove it by hand.",
+        )
+
+
+def _number(path: Path) -> int:
+    return int(path.stem)
+
+
+def _mark_of(path: Path) -> str:
+    """What tells a file from the one that will replace it."""
+    try:
+        found = path.stat()
+    except OSError:
+        return "none"
+    return f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"
+
+
+def _sound(file: FeatureFile) -> Iterator[Rows]:
+    """All rows of a file, with their vectors, but for damaged chunks, which are said."""
+    for start in range(0, file.count, CHUNK_ROWS):
+        try:
+            yield file.rows(start, min(start + CHUNK_ROWS, file.count), vectors=True)
+        except DamagedFileError as exc:
+            _log.warning("%s The images are embedded again.", exc.message)

@@ -86,6 +86,10 @@ def _hdf5(path: Path) -> Iterator[tuple[h5py.File, GuardedFile]]:
     try:
         with h5py.File(guard, "w", libver=LIBVER) as file:
             yield file, guard
+    except Exception as exc:
+        if guard.error is not None and guard.error is not exc:
+            raise guard.error from exc  # HDF5 stumbled over what could not be written
+        raise
     finally:
         guard.close()
     guard.check()
@@ -143,6 +147,7 @@ class FeatureWriter:
         }
         file.attrs["seal"] = "0" * 64
         file.flush()
+        guard.check()
 
     def add(self, rows: Rows) -> None:
         """Append rows, with their vectors.

@@ -1,0 +1,74 @@
+"""What a feature file holds, to be compared; and a network that stands in for the backbone."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from tlpipe.stages.store import FeatureFile
+from tlpipe.workflows import embed as workflow
+
+DIM = 8
+
+
+class FakeNetwork:
+    """Gives a vector that is a function of the pixels alone, and counts the images it saw."""
+
+    provider = "CPUExecutionProvider"
+
+    def __init__(self) -> None:
+        self.seen: list[bytes] = []
+
+    def run(self, images: Any) -> dict[str, Any]:
+        digests = [hashlib.sha256(image.tobytes()).digest() for image in images]
+        self.seen += digests
+        return {"embeddings": np.stack([vector_of(digest) for digest in digests])}
+
+
+def vector_of(digest: bytes) -> Any:
+    """The fake vector of pixels with a SHA-256."""
+    return np.frombuffer(digest[:DIM], np.uint8).astype(np.float32)
+
+
+def use_network(patch: pytest.MonkeyPatch, network: Any) -> Any:
+    """Have ``embed`` run `network` in place of the backbone."""
+    patch.setattr(workflow, "prepared_file", lambda card, open_graph: Path("none"))
+    patch.setattr(workflow, "OrtNetwork", lambda path, device: network)
+    return network
+
+
+def datasets(path: Path) -> dict[str, bytes]:
+    """Bytes of every dataset and attribute of a feature file, all chunks checked; {} for none."""
+    if not path.exists():
+        return {}
+    with FeatureFile(path) as file:
+        file.rows(0, file.count, vectors=True)
+        file.rejects()
+    found: dict[str, bytes] = {}
+
+    def take(name: str, node: object) -> None:
+        if isinstance(node, h5py.Dataset):
+            values = node[:]
+            if values.dtype == object:
+                found[name] = b"\0".join(values.tolist())
+            else:
+                found[name] = f"{values.dtype} {values.shape} ".encode() + values.tobytes()
+
+    with h5py.File(path) as file:
+        file.visititems(take)
+        for name, value in file.attrs.items():
+            if name not in ("created_at", "seal"):
+                found[f"@{name}"] = str(value).encode()
+    return found
+
+
+def digests(path: Path) -> set[bytes]:
+    """Contents that a whole feature file holds."""
+    with FeatureFile(path) as file:
+        rows = file.rows(0, file.count, vectors=True)
+    return {row.tobytes() for row in rows.content_sha256}
