@@ -1,7 +1,8 @@
 """tlpipe: from a folder of labelled images to a classifier you can ship.
 
 The verbs of the command line, as functions of the same names: ``embed``, ``train_head``, ``train``,
-``classify``, ``evaluate``, ``verify``, ``inspect``. Importing this package loads none of the heavy
+``classify``, ``evaluate``, ``verify``, ``inspect``, and for feature files ``export_features``,
+``import_features``. Importing this package loads none of the heavy
 libraries; a verb loads what it needs when it is first used.
 
 Examples
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
     from tlpipe.workflows.embed import embed as embed
     from tlpipe.workflows.evaluate import EvaluateResult as EvaluateResult
     from tlpipe.workflows.evaluate import evaluate as evaluate
+    from tlpipe.workflows.export_features import ExportResult as ExportResult
+    from tlpipe.workflows.export_features import export_features as export_features
+    from tlpipe.workflows.import_features import ImportResult as ImportResult
+    from tlpipe.workflows.import_features import import_features as import_features
     from tlpipe.workflows.inspect import Inspection as Inspection
     from tlpipe.workflows.inspect import inspect as inspect
     from tlpipe.workflows.models import export_backbone as export_backbone
@@ -64,6 +69,8 @@ _HOMES = {
     "ClassifyResult": "workflows.classify",
     "EmbedResult": "workflows.embed",
     "EvaluateResult": "workflows.evaluate",
+    "ExportResult": "workflows.export_features",
+    "ImportResult": "workflows.import_features",
     "Inspection": "workflows.inspect",
     "Progress": "types",
     "RunOptions": "workflows.common",
@@ -79,7 +86,9 @@ _HOMES = {
     "embed": "workflows.embed",
     "evaluate": "workflows.evaluate",
     "export_backbone": "workflows.models",
+    "export_features": "workflows.export_features",
     "find_card": "catalogue",
+    "import_features": "workflows.import_features",
     "inspect": "workflows.inspect",
     "source": "stages.source:open_source",
     "train": "workflows.train",
