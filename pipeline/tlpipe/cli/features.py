@@ -110,3 +110,33 @@ def _stated(backbone: str | None, more: dict[str, Any]) -> Any:
     if given:
         raise OptionError(f"{' and '.join(given)} say something of a --backbone; none was named.")
     return None
+
+
+@click.command("merge")
+@click.argument("features", type=PATH, nargs=-1, required=True)
+@output_option("The feature file (.h5) to write.")
+@overwrite_option
+def merge_command(features: tuple[Path, ...], output: Path, overwrite: bool) -> None:
+    """Join feature files whose embeddings were made in the same way.
+
+    FEATURES are two or more feature files of one fingerprint. Rows keep their order. An image that
+    stands in several with the same content and label is kept once.
+
+    \b
+    Example:
+      tlpipe merge monday.h5 tuesday.h5 -o both.h5
+    """
+    from tlpipe import merge
+
+    result = merge(features, output, overwrite=overwrite)
+    say(
+        f"Wrote {str(result.path)!r}: {counted(result.count, 'embedding')} of {result.dim:,}"
+        f" numbers, {len(result.classes):,} classes, {result.rejects:,} rejected."
+    )
+    if result.repeated:
+        say(f"Left out as an earlier file has it: {counted(result.repeated, 'row')}.")
+    if result.other_splits:
+        say(
+            f"{result.other_splits:,} of them had another split or group than there: the earlier"
+            " file's are kept."
+        )
