@@ -43,10 +43,11 @@ OWNERS = {
     "rich": {"cli/show.py"},
     "click": {"cli/"},
     "filelock": {"stages/download/", "stages/store/lock.py"},
+    "pyarrow": {"stages/tables/parquet.py"},
     "sqlite3": {"stages/store/index.py"},
 }
 
-HEAVY = {"numpy", "onnx", "onnxruntime", "h5py", "sklearn", "scipy", "PIL", "rich"}
+HEAVY = {"numpy", "onnx", "onnxruntime", "h5py", "sklearn", "scipy", "PIL", "pyarrow", "rich"}
 
 
 def modules() -> list[Path]:

@@ -1,7 +1,8 @@
 """tlpipe: from a folder of labelled images to a classifier you can ship.
 
 The verbs of the command line, as functions of the same names: ``embed``, ``train_head``, ``train``,
-``classify``, ``evaluate``, ``verify``, ``inspect``. Importing this package loads none of the heavy
+``classify``, ``evaluate``, ``verify``, ``inspect``, and for feature files ``export_features``,
+``import_features``, ``merge`` and ``split``. Importing this package loads none of the heavy
 libraries; a verb loads what it needs when it is first used.
 
 Examples
@@ -37,13 +38,24 @@ if TYPE_CHECKING:
     from tlpipe.workflows.embed import embed as embed
     from tlpipe.workflows.evaluate import EvaluateResult as EvaluateResult
     from tlpipe.workflows.evaluate import evaluate as evaluate
+    from tlpipe.workflows.export_features import ExportResult as ExportResult
+    from tlpipe.workflows.export_features import export_features as export_features
+    from tlpipe.workflows.import_features import ImportResult as ImportResult
+    from tlpipe.workflows.import_features import import_features as import_features
     from tlpipe.workflows.inspect import Inspection as Inspection
     from tlpipe.workflows.inspect import inspect as inspect
+    from tlpipe.workflows.merge import MergeResult as MergeResult
+    from tlpipe.workflows.merge import merge as merge
     from tlpipe.workflows.models import export_backbone as export_backbone
     from tlpipe.workflows.network import BackboneOptions as BackboneOptions
     from tlpipe.workflows.own_cards import add_backbone as add_backbone
     from tlpipe.workflows.own_cards import remove_backbone as remove_backbone
     from tlpipe.workflows.pull import pull_backbone as pull_backbone
+    from tlpipe.workflows.split import SplitReport as SplitReport
+    from tlpipe.workflows.split import SplitResult as SplitResult
+    from tlpipe.workflows.split import check_splits as check_splits
+    from tlpipe.workflows.split import split as split
+    from tlpipe.workflows.split_options import SplitOptions as SplitOptions
     from tlpipe.workflows.train import TrainRun as TrainRun
     from tlpipe.workflows.train import train as train
     from tlpipe.workflows.train_head import TrainResult as TrainResult
@@ -64,10 +76,16 @@ _HOMES = {
     "ClassifyResult": "workflows.classify",
     "EmbedResult": "workflows.embed",
     "EvaluateResult": "workflows.evaluate",
+    "ExportResult": "workflows.export_features",
+    "ImportResult": "workflows.import_features",
     "Inspection": "workflows.inspect",
+    "MergeResult": "workflows.merge",
     "Progress": "types",
     "RunOptions": "workflows.common",
     "Source": "stages.source",
+    "SplitOptions": "workflows.split_options",
+    "SplitReport": "workflows.split",
+    "SplitResult": "workflows.split",
     "TlpipeError": "errors",
     "TrainResult": "workflows.train_head",
     "TrainRun": "workflows.train",
@@ -75,13 +93,18 @@ _HOMES = {
     "VerifyResult": "workflows.verify",
     "__version__": "version",
     "all_cards": "catalogue",
+    "check_splits": "workflows.split",
     "classify": "workflows.classify",
     "embed": "workflows.embed",
     "evaluate": "workflows.evaluate",
     "export_backbone": "workflows.models",
+    "export_features": "workflows.export_features",
     "find_card": "catalogue",
+    "import_features": "workflows.import_features",
     "inspect": "workflows.inspect",
+    "merge": "workflows.merge",
     "source": "stages.source:open_source",
+    "split": "workflows.split",
     "train": "workflows.train",
     "train_head": "workflows.train_head",
     "verify": "workflows.verify",

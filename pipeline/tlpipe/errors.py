@@ -20,6 +20,7 @@ that fits, so that code which does not know tlpipe can still catch it::
     ├── ClassifierError        (ValueError)    not a classifier, or not a usable one
     ├── TrainingDataError      (ValueError)    no head can be trained on these embeddings
     ├── UnknownFileError       (ValueError)    a file is none that tlpipe writes or reads
+    ├── TableError             (ValueError)    a table of vectors cannot be read
     ├── ExportError            (RuntimeError)  the written classifier disagrees with its head
     └── OutputError            (OSError)       an output cannot be written
 
@@ -125,6 +126,10 @@ class TrainingDataError(TlpipeError, ValueError):
 
 class UnknownFileError(TlpipeError, ValueError):
     """A file is none that tlpipe writes or reads."""
+
+
+class TableError(TlpipeError, ValueError):
+    """A table of vectors made elsewhere cannot be read, or lacks something."""
 
 
 class ExportError(TlpipeError, RuntimeError):

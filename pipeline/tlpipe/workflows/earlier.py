@@ -139,6 +139,8 @@ def _table(header: FeatureHeader) -> dict[str, Any]:
 
 def differences(old: FeatureHeader, new: FeatureHeader) -> list[str]:
     """What determines vectors and is not the same in two headers, each as "name: old -> new"."""
+    if old.declared is not None or new.declared is not None:
+        return [f"backbone: {_backbone_name(old)!r} -> {_backbone_name(new)!r}"]
     found = []
     before, after = (dict(_flat(_table(header), "")) for header in (old, new))
     for name in sorted(before.keys() | after.keys()):

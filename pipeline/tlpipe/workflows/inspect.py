@@ -71,7 +71,11 @@ def _features(path: Path) -> Inspection:
     from tlpipe.stages.store import inspect_features
 
     info = inspect_features(path)
-    card = info.header.card(repr(str(path)))
+    declared = info.header.declared
+    if declared is None:
+        backbone = info.header.card(repr(str(path))).name
+    else:
+        backbone = f"declared {declared!r}"
     by_class: dict[str, dict[str, int]] = {}
     for (split, label), count in sorted(info.labels.items(), key=_by_split):
         name = "(no label)" if label is None else label
@@ -83,7 +87,7 @@ def _features(path: Path) -> Inspection:
             "embeddings": info.shape[0],
             "dim": info.shape[1],
             "format_version": info.version,
-            "backbone": card.name,
+            "backbone": backbone,
             "fingerprint": info.header.fingerprint,
             "precision": info.header.precision,
             "provider": info.header.provider,

@@ -25,6 +25,7 @@ from tlpipe.stages.store.layout import FORMAT as FORMAT
 from tlpipe.stages.store.layout import FORMAT_VERSION as FORMAT_VERSION
 from tlpipe.stages.store.layout import SPLITS_FROM_SOURCE as SPLITS_FROM_SOURCE
 from tlpipe.stages.store.layout import FeatureHeader as FeatureHeader
+from tlpipe.stages.store.layout import declared_backbone as declared_backbone
 from tlpipe.stages.store.lock import writer_lock as writer_lock
 from tlpipe.stages.store.parts import Parts as Parts
 from tlpipe.stages.store.read import SPAN_ROWS as SPAN_ROWS

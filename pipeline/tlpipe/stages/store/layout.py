@@ -96,6 +96,17 @@ class FeatureHeader:
     created_at: str
     splits_from: str = SPLITS_FROM_SOURCE
 
+    @property
+    def declared(self) -> str | None:
+        """What made the vectors, where a user stated that in words; None where a card says it."""
+        try:
+            table = json.loads(self.backbone)
+        except (RecursionError, ValueError):
+            return None
+        if not isinstance(table, dict) or set(table) != {"declared"}:
+            return None
+        return str(table["declared"])
+
     def card(self, where: str) -> Card:
         """Card of the backbone; `where` is what messages call the file.
 
@@ -104,22 +115,28 @@ class FeatureHeader:
         FeatureFileError
             The vectors were made elsewhere, or the file is damaged: it holds no card.
         """
+        if self.declared is not None:
+            raise FeatureFileError(
+                f"{where} holds vectors that were made elsewhere, by {self.declared!r}: there is no"
+                " backbone to run.",
+                hint="Embed the images with tlpipe, or state the backbone that made the vectors:"
+                " tlpipe import ... --backbone NAME|FILE.",
+            )
         try:
-            table = json.loads(self.backbone)
-            if isinstance(table, dict) and set(table) == {"declared"}:
-                raise FeatureFileError(
-                    f"{where} holds vectors that were made elsewhere, by"
-                    f" {table['declared']!r}: there is no backbone to run.",
-                    hint="Embed the images with tlpipe, or state the backbone that made the"
-                    " vectors: tlpipe import ... --backbone NAME|FILE.",
-                )
-            return Card.from_dict(table, f"The card in {where}")
-        except FeatureFileError:
-            raise
+            return Card.from_dict(json.loads(self.backbone), f"The card in {where}")
         except (ArithmeticError, CardError, LookupError, RecursionError, ValueError) as exc:
             text = str(exc)
             short = text if len(text) < 1000 else f"{text[:1000]}..."
             raise FeatureFileError(f"{where} is damaged: {short}") from exc
+
+
+def declared_backbone(text: str) -> tuple[str, str]:
+    """What a header has as backbone and as fingerprint where a user states what made the vectors.
+
+    Equal texts stand for comparable vectors.
+    """
+    fingerprint = hashlib.sha256(f"declared:{text}".encode()).hexdigest()
+    return json.dumps({"declared": text}, ensure_ascii=False), fingerprint
 
 
 HEADER_FIELDS = [field.name for field in fields(FeatureHeader)]
