@@ -329,7 +329,7 @@ def test_images_that_stand_in_two_classes_or_splits_are_said(
     shutil.copytree(photos, root / "train")
     shutil.copytree(photos, root / "test")
     shutil.copy(photos / "red" / "000.png", root / "train" / "blue" / "red.png")
-    tlpipe.embed(root, tmp_path / "f.h5", backbone=tiny_card)
+    assert tlpipe.embed(root, tmp_path / "f.h5", backbone=tiny_card).shared == 45
     notices = tlpipe.train_head(tmp_path / "f.h5", tmp_path / "c.onnx").notices
     assert notices == [
         "1 images stand in more than one class, with the very same content.",

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from tlpipe.workflows.classify import ClassifyResult as ClassifyResult
     from tlpipe.workflows.classify import classify as classify
     from tlpipe.workflows.common import RunOptions as RunOptions
+    from tlpipe.workflows.common import UpdateOptions as UpdateOptions
     from tlpipe.workflows.embed import EmbedResult as EmbedResult
-    from tlpipe.workflows.embed import UpdateOptions as UpdateOptions
     from tlpipe.workflows.embed import embed as embed
     from tlpipe.workflows.evaluate import EvaluateResult as EvaluateResult
     from tlpipe.workflows.evaluate import evaluate as evaluate
@@ -89,7 +89,7 @@ _HOMES = {
     "TlpipeError": "errors",
     "TrainResult": "workflows.train_head",
     "TrainRun": "workflows.train",
-    "UpdateOptions": "workflows.embed",
+    "UpdateOptions": "workflows.common",
     "VerifyResult": "workflows.verify",
     "__version__": "version",
     "all_cards": "catalogue",

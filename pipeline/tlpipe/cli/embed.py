@@ -88,6 +88,12 @@ def show_embedded(result: Any) -> None:
     show_rejects(result.rejects, f"List them: {command}")
     if result.lost_classes:
         say(f"No image of these classes could be read: {', '.join(result.lost_classes)}.")
+    if result.shared:
+        command = shlex.join(["tlpipe", "split", str(result.path), "--check"])
+        say(
+            f"Identical images stand in more than one split: {result.shared:,}. Figures on held-out"
+            f" images will flatter. See them: {command}"
+        )
     if result.too_many_rejects:
         say("These are more rejects than --max-rejects allows.")
 

@@ -79,6 +79,30 @@ class RunOptions:
         return rejects > (self.max_rejects * total if fraction else self.max_rejects)
 
 
+@dataclass(frozen=True)
+class UpdateOptions:
+    """How a feature file that exists is updated.
+
+    Attributes
+    ----------
+    rehash : bool
+        Compare the content of every file, not its size and time of change.
+    max_gone : int, float or None
+        Most rows that may be dropped: a number, a fraction of all rows (a float up to 1), or None
+        for half of them, and more where as many new images have come.
+    """
+
+    rehash: bool = False
+    max_gone: float | None = None
+
+    def __post_init__(self) -> None:
+        if not is_limit(self.max_gone):
+            raise OptionError(
+                f"max_gone is {self.max_gone!r}; it must be an int of at least 0, a fraction as a"
+                " float from 0 to 1, or None."
+            )
+
+
 def _is_fraction(value: object) -> bool:
     return isinstance(value, float) and 0 <= value < 1
 

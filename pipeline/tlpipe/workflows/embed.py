@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from tlpipe.card import Card
-from tlpipe.errors import OptionError, TlpipeError
+from tlpipe.errors import TlpipeError
 from tlpipe.files import check_output
 from tlpipe.stages.backbone import OrtNetwork, open_graph
 from tlpipe.stages.decode import DECODER
@@ -23,14 +23,14 @@ from tlpipe.stages.store import (
     writer_lock,
 )
 from tlpipe.stages.weights import prepared_file
-from tlpipe.types import DEFAULT_BACKBONE, ProgressCallback
+from tlpipe.types import DEFAULT_BACKBONE, ProgressCallback, Split
 from tlpipe.version import __version__
 from tlpipe.workflows.backbones import find_backbone
 from tlpipe.workflows.common import (
     PRECISION,
     RunOptions,
     Surveyed,
-    is_limit,
+    UpdateOptions,
     now,
     opened,
     source_path,
@@ -45,33 +45,10 @@ from tlpipe.workflows.earlier import (
     continued,
     earlier_runs,
 )
+from tlpipe.workflows.leaks import shared_between_splits
 from tlpipe.workflows.update import Job, write_update
 
 FEATURE_SUFFIXES = (".h5", ".hdf5")
-
-
-@dataclass(frozen=True)
-class UpdateOptions:
-    """How a feature file that exists is updated.
-
-    Attributes
-    ----------
-    rehash : bool
-        Compare the content of every file, not its size and time of change.
-    max_gone : int, float or None
-        Most rows that may be dropped: a number, a fraction of all rows (a float up to 1), or None
-        for half of them, and more where as many new images have come.
-    """
-
-    rehash: bool = False
-    max_gone: float | None = None
-
-    def __post_init__(self) -> None:
-        if not is_limit(self.max_gone):
-            raise OptionError(
-                f"max_gone is {self.max_gone!r}; it must be an int of at least 0, a fraction as a"
-                " float from 0 to 1, or None."
-            )
 
 
 @dataclass(frozen=True)
@@ -106,6 +83,8 @@ class EmbedResult:
         Rows of the file as it was whose image is not in the source any more.
     unchanged : bool
         Whether the file was right already and was not touched.
+    shared : int
+        Contents that stand in more than one split.
     """
 
     path: Path
@@ -122,6 +101,7 @@ class EmbedResult:
     copied: int
     gone: int
     unchanged: bool
+    shared: int
 
 
 def embed(
@@ -237,6 +217,7 @@ def embed(
         copied=tally.copied,
         gone=found.gone,
         unchanged=False,
+        shared=_shared(output, source.survey),
     )
 
 
@@ -272,7 +253,16 @@ def _as_it_was(output: Path, survey: Survey, file: FeatureFile, options: RunOpti
         copied=0,
         gone=0,
         unchanged=True,
+        shared=_shared(output, survey),
     )
+
+
+def _shared(output: Path, survey: Survey) -> int:
+    """Number of contents that stand in more than one split, where the source has splits."""
+    if set(survey.by_split()) == {Split.NONE}:
+        return 0
+    with FeatureFile(output) as file:
+        return shared_between_splits(file).count
 
 
 @contextmanager
