@@ -404,6 +404,18 @@ def test_damaged_archives(tmp_path: Path) -> None:
             tlpipe.import_features(table, tmp_path / "f.h5", declare="x")
 
 
+def test_flipped_bytes_of_an_archive(tmp_path: Path) -> None:
+    table = npz(tmp_path / "t.npz", vectors=VECTORS, keys=KEYS, labels=np.array(list("xyxy")))
+    raw = table.read_bytes()
+    rng = np.random.default_rng(0)
+    for at in rng.integers(0, len(raw), 400).tolist():
+        table.write_bytes(raw[:at] + bytes([raw[at] ^ int(rng.integers(1, 256))]) + raw[at + 1 :])
+        try:
+            tlpipe.import_features(table, tmp_path / "f.h5", declare="x", overwrite=True)
+        except (TableError, OptionError):
+            continue
+
+
 def test_members_with_paths_are_not_extracted(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
