@@ -1,8 +1,8 @@
 """tlpipe: from a folder of labelled images to a classifier you can ship.
 
 The verbs of the command line, as functions of the same names: ``embed``, ``train_head``, ``train``,
-``classify``, ``evaluate``, ``verify``, ``inspect``. Importing this package loads none of the heavy
-libraries; a verb loads what it needs when it is first used.
+``classify``, ``evaluate``, ``verify`` (and ``verify_features``), ``repair``, ``inspect``. Importing
+this package loads none of the heavy libraries; a verb loads what it needs when it is first used.
 
 Examples
 --------
@@ -44,12 +44,14 @@ if TYPE_CHECKING:
     from tlpipe.workflows.own_cards import add_backbone as add_backbone
     from tlpipe.workflows.own_cards import remove_backbone as remove_backbone
     from tlpipe.workflows.pull import pull_backbone as pull_backbone
+    from tlpipe.workflows.repair import repair as repair
     from tlpipe.workflows.train import TrainRun as TrainRun
     from tlpipe.workflows.train import train as train
     from tlpipe.workflows.train_head import TrainResult as TrainResult
     from tlpipe.workflows.train_head import train_head as train_head
     from tlpipe.workflows.verify import VerifyResult as VerifyResult
     from tlpipe.workflows.verify import verify as verify
+    from tlpipe.workflows.verify_features import verify_features as verify_features
 
 # Where each public name lives; a test compares this with the imports above.
 _HOMES = {
@@ -81,10 +83,12 @@ _HOMES = {
     "export_backbone": "workflows.models",
     "find_card": "catalogue",
     "inspect": "workflows.inspect",
+    "repair": "workflows.repair",
     "source": "stages.source:open_source",
     "train": "workflows.train",
     "train_head": "workflows.train_head",
     "verify": "workflows.verify",
+    "verify_features": "workflows.verify_features",
 }
 
 __all__ = sorted(_HOMES)

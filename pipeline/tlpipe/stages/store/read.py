@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import h5py
 import numpy as np
 
-from tlpipe.errors import DamagedFileError, FeatureFileError, TlpipeError
+from tlpipe.errors import DamagedFileError, FeatureFileError
 from tlpipe.files import is_file
 from tlpipe.stages.store.layout import (
     CHUNK_ROWS,
@@ -26,11 +24,13 @@ from tlpipe.stages.store.layout import (
 )
 from tlpipe.stages.store.rows import Rows
 from tlpipe.stages.store.structure import (
+    FOREIGN,
     MEND,
     NO_FEATURE_FILE,
     check_version,
     columns_of,
     damage_of,
+    foreign_errors,
     header_fields,
 )
 from tlpipe.types import FileStat, Reject, Split
@@ -42,31 +42,6 @@ if TYPE_CHECKING:
 
 SPAN_ROWS = 32 * CHUNK_ROWS
 """Rows read at once where all are read: 8,192."""
-
-
-FOREIGN = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SystemError,
-    TypeError,
-    ValueError,
-)
-"""What h5py and NumPy raise on damaged bytes: absurd sizes, lost objects, unknown types, no text."""
-
-
-@contextlib.contextmanager
-def foreign_errors(path: Path) -> Iterator[None]:
-    """Turn what h5py and NumPy make of damaged bytes into one error."""
-    try:
-        yield
-    except TlpipeError:
-        raise
-    except FOREIGN as exc:
-        raise DamagedFileError(f"{str(path)!r} is damaged: {exc!r}.", hint=MEND) from exc
 
 
 class FeatureFile:
