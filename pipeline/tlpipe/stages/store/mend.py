@@ -145,7 +145,7 @@ def _header(remains: Remains, result: Mended) -> FeatureHeader:
         result.source = header.source
         return replace(header, created_at=header.created_at or LONG_AGO)
     result.notes.append(_broken_seal(remains))
-    if header.splits_from != SPLITS_FROM_SOURCE and not _is_table(header.splits_from):
+    if not _is_table(header.splits_from):
         header = replace(header, splits_from=SPLITS_FROM_SOURCE)
     return replace(header, created_at=LONG_AGO)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from tlpipe.errors import DamagedFileError, FeatureFileError
 from tlpipe.files import is_file
+from tlpipe.stages.store.content import FileContent
 from tlpipe.stages.store.layout import (
     CHUNK_ROWS,
     COLUMNS,
@@ -75,13 +76,31 @@ class FeatureFile:
 
     def __init__(self, path: Path, content: Any = None, *, sealed: bool = True) -> None:
         self.path = path
-        self._file = _open(path, content)
+        self._content = content
+        self._file = self._open()
         try:
             with foreign_errors(path):
                 self._start(path, sealed)
         except BaseException:
-            self._file.close()
+            self.close()
             raise
+
+    def _open(self) -> h5py.File:
+        path = self.path
+        if self._content is None and not is_file(path):
+            raise FeatureFileError(f"The feature file {str(path)!r} does not exist.")
+        try:
+            self._content = self._content or FileContent(path)
+            return h5py.File(self._content, "r")
+        except PermissionError as exc:
+            raise FeatureFileError(f"{str(path)!r} cannot be read: {exc.strerror}.") from exc
+        except FOREIGN as exc:
+            if self._content is not None:
+                self._content.close()
+            raise FeatureFileError(
+                f"{str(path)!r} is no HDF5 file, or is damaged: {exc}.",
+                hint=f"{NO_FEATURE_FILE} {MEND}",
+            ) from exc
 
     def _start(self, path: Path, sealed: bool) -> None:
         file = self._file
@@ -117,6 +136,7 @@ class FeatureFile:
     def close(self) -> None:
         """Close the file; closing again does nothing."""
         self._file.close()
+        self._content.close()
 
     def __enter__(self) -> Self:
         return self
@@ -273,17 +293,3 @@ class FeatureFile:
                 )
                 for key, stage, reason, detail, stat in zip(*texts.values(), stats, strict=True)
             ]
-
-
-def _open(path: Path, content: Any) -> h5py.File:
-    if content is None and not is_file(path):
-        raise FeatureFileError(f"The feature file {str(path)!r} does not exist.")
-    try:
-        return h5py.File(path if content is None else content, "r", locking=False)
-    except PermissionError as exc:
-        raise FeatureFileError(f"{str(path)!r} cannot be read: {exc.strerror}.") from exc
-    except FOREIGN as exc:
-        raise FeatureFileError(
-            f"{str(path)!r} is no HDF5 file, or is damaged: {exc}.",
-            hint=f"{NO_FEATURE_FILE} {MEND}",
-        ) from exc

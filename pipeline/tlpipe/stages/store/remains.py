@@ -17,6 +17,7 @@ import h5py
 
 from tlpipe.errors import FeatureFileError, TlpipeError
 from tlpipe.files import is_file
+from tlpipe.stages.store.content import FileContent, stated_length
 from tlpipe.stages.store.layout import (
     CHECKSUM_DTYPE,
     CHUNK_ROWS,
@@ -26,8 +27,8 @@ from tlpipe.stages.store.layout import (
     checksums,
     seal,
 )
-from tlpipe.stages.store.padded import PaddedFile, stated_length
 from tlpipe.stages.store.structure import (
+    CHECKSUMS_IN_1,
     FOREIGN,
     NO_FEATURE_FILE,
     check_version,
@@ -88,10 +89,13 @@ class Remains:
         self.path = path
         self.missing_bytes = 0
         self.faults: list[tuple[str, str]] = []
-        self._content: PaddedFile | None = None
+        self._content: FileContent | None = None
         self._file = self._open()
         try:
             self.version = check_version(self._file, path)
+            if self.version == 1 and "checksums" in self._file:
+                self.version = 2
+                self.faults.append(("", f"it says it is of format 1, {CHECKSUMS_IN_1}"))
             self._survey()
         except FOREIGN as exc:
             self.close()
@@ -112,11 +116,11 @@ class Remains:
             size, stated = path.stat().st_size, stated_length(path)
             if stated is not None and size < stated <= LEAST_LEFT * size:
                 self.missing_bytes = stated - size
-                self._content = PaddedFile(path, stated)
                 self.faults.append(
                     ("", f"{self.missing_bytes} of its {stated} bytes were cut off at its end")
                 )
-            return h5py.File(self._content or path, "r", locking=False)
+            self._content = FileContent(path, stated if self.missing_bytes else None)
+            return h5py.File(self._content, "r")
         except PermissionError as exc:
             raise FeatureFileError(f"{str(path)!r} cannot be read: {exc.strerror}.") from exc
         except FOREIGN as exc:

@@ -35,6 +35,8 @@ MEND = (
 )
 
 
+CHECKSUMS_IN_1 = "it has checksums, which format 1 does not have"
+
 FOREIGN = (
     ArithmeticError,
     AttributeError,
@@ -110,7 +112,7 @@ def damage_of(file: h5py.File, version: int, size_bytes: int) -> str:
         if rows != counts.setdefault(column.of, rows):
             return f"{name!r} has {rows} rows and {first!r} has {counts[column.of]}"
     if version == 1:
-        return "" if "checksums" not in file else "it has checksums, which format 1 does not have"
+        return "" if "checksums" not in file else CHECKSUMS_IN_1
     if text_attribute(file, "seal") is None:
         return "it lacks the attribute 'seal'"
     for name, column in columns.items():
