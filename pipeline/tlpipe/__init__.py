@@ -1,9 +1,9 @@
 """tlpipe: from a folder of labelled images to a classifier you can ship.
 
 The verbs of the command line, as functions of the same names: ``embed``, ``train_head``, ``train``,
-``classify``, ``evaluate``, ``verify``, ``inspect``, and for feature files ``export_features``,
-``import_features``, ``merge`` and ``split``. Importing this package loads none of the heavy
-libraries; a verb loads what it needs when it is first used.
+``classify``, ``evaluate``, ``verify``, ``inspect``, and for feature files ``verify_features``,
+``repair``, ``export_features``, ``import_features``, ``merge`` and ``split``. Importing this package
+loads none of the heavy libraries; a verb loads what it needs when it is first used.
 
 Examples
 --------
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from tlpipe.workflows.own_cards import add_backbone as add_backbone
     from tlpipe.workflows.own_cards import remove_backbone as remove_backbone
     from tlpipe.workflows.pull import pull_backbone as pull_backbone
+    from tlpipe.workflows.repair import repair as repair
     from tlpipe.workflows.split import SplitReport as SplitReport
     from tlpipe.workflows.split import SplitResult as SplitResult
     from tlpipe.workflows.split import check_splits as check_splits
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from tlpipe.workflows.train_head import train_head as train_head
     from tlpipe.workflows.verify import VerifyResult as VerifyResult
     from tlpipe.workflows.verify import verify as verify
+    from tlpipe.workflows.verify_features import verify_features as verify_features
 
 # Where each public name lives; a test compares this with the imports above.
 _HOMES = {
@@ -103,11 +105,13 @@ _HOMES = {
     "import_features": "workflows.import_features",
     "inspect": "workflows.inspect",
     "merge": "workflows.merge",
+    "repair": "workflows.repair",
     "source": "stages.source:open_source",
     "split": "workflows.split",
     "train": "workflows.train",
     "train_head": "workflows.train_head",
     "verify": "workflows.verify",
+    "verify_features": "workflows.verify_features",
 }
 
 __all__ = sorted(_HOMES)

@@ -1,4 +1,4 @@
-"""``tlpipe inspect`` and ``tlpipe verify``."""
+"""``tlpipe inspect``."""
 
 from __future__ import annotations
 
@@ -62,39 +62,3 @@ def _words(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return f"{value:,}" if type(value) is int else str(value)
-
-
-@click.command("verify")
-@click.argument("classifier", type=PATH)
-@click.pass_context
-def verify_command(ctx: click.Context, classifier: Path) -> None:
-    """Prove that a classifier's backbone is the pretrained one, bit by bit.
-
-    \b
-    Example:
-      tlpipe verify classifier.onnx
-    """
-    from tlpipe import verify
-
-    result = verify(classifier)
-    click.echo(f"{classifier}: backbone {result.backbone}")
-    click.echo(f"  {len(result.identical)} tensors are bit-identical to the pretrained file's")
-    for what, names in (("differ", result.changed), ("are not in it", result.foreign)):
-        if names:
-            click.echo(shown(f"  {len(names)} tensors {what}: {', '.join(names[:10])}"))
-    click.echo(f"  left out as not needed: {', '.join(result.dropped) or 'none'}")
-    click.echo(f"  operators and preprocessing: {_same(result.same_graph)}")
-    click.echo(f"  digest {result.digest}: {_same(result.same_digest)} as recorded")
-    if not result.catalogued:
-        click.echo(
-            "  the card is not of tlpipe's catalogue: the pretrained file is the one that the"
-            f" classifier itself names, {result.file}"
-        )
-    if not result.frozen:
-        click.echo("NOT FROZEN: this backbone is not the pretrained one.", err=True)
-        ctx.exit(1)
-    click.echo("Frozen: the backbone is the pretrained one.")
-
-
-def _same(same: bool) -> str:
-    return "the same" if same else "NOT the same"

@@ -13,8 +13,9 @@ from tlpipe.cli.classify import classify_command, evaluate_command
 from tlpipe.cli.demo import demo_command
 from tlpipe.cli.embed import embed_command
 from tlpipe.cli.features import export_command, import_command, merge_command
-from tlpipe.cli.look import inspect_command, verify_command
+from tlpipe.cli.look import inspect_command
 from tlpipe.cli.models import models_group
+from tlpipe.cli.proof import repair_command, verify_command
 from tlpipe.cli.split import split_command
 from tlpipe.cli.train import train_command, train_head_command
 from tlpipe.errors import TlpipeError
@@ -24,8 +25,9 @@ INTERRUPTED = 130
 
 _SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "From images to a classifier": (train_command, embed_command, train_head_command),
-    "Use a classifier": (classify_command, evaluate_command, verify_command),
+    "Use a classifier": (classify_command, evaluate_command),
     "Feature files": (export_command, import_command, merge_command, split_command),
+    "Prove and mend": (verify_command, repair_command),
     "Look around": (inspect_command, models_group, demo_command),
 }
 

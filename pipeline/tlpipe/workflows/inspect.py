@@ -47,9 +47,7 @@ def inspect(path: str | Path) -> Inspection:
     if not is_file(path):
         raise UnknownFileError(f"The file {str(path)!r} does not exist, or is a folder.")
     suffix = path.suffix.lower()
-    with path.open("rb") as stream:
-        start = stream.read(8)
-    if start == b"\x89HDF\r\n\x1a\n":
+    if is_hdf5(path):
         return _features(path)
     known = {
         ".onnx": _onnx,
@@ -65,6 +63,14 @@ def inspect(path: str | Path) -> Inspection:
             " predictions (.csv, .jsonl) and reports (.metrics.json).",
         )
     return known[suffix](path)
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether a file's first bytes are those of an HDF5 file."""
+    if not is_file(path):
+        return False
+    with path.open("rb") as stream:
+        return stream.read(8) == b"\x89HDF\r\n\x1a\n"
 
 
 def _features(path: Path) -> Inspection:

@@ -4,7 +4,9 @@ The only package that imports h5py. ``docs/feature-file.md`` specifies the forma
 ``errors``, ``types`` and ``files``.
 
 * ``layout``, ``rows``, ``write``, ``read``, ``features``: the file; ``guard`` survives a full disk,
-  ``structure`` and ``foreign`` tell a feature file from anything else;
+  ``structure`` tells a feature file from anything else;
+* ``content``, ``remains``, ``check``, ``mend``: how HDF5 reads it, what can be read of a damaged one,
+  all that is wrong with it, and a new file of what is good;
 * ``known``, ``cursor``, ``contents``, ``index``: which items and contents have a vector already;
 * ``parts``, ``lock``: the finished work of a run, and one writer at a time.
 
@@ -13,6 +15,9 @@ output's name when it is whole and on disk. Since a file under its final name ne
 needs HDF5's file locks, and they are off (they fail on some network file systems).
 """
 
+from tlpipe.stages.store.check import FileReport as FileReport
+from tlpipe.stages.store.check import Finding as Finding
+from tlpipe.stages.store.check import check_file as check_file
 from tlpipe.stages.store.contents import Contents as Contents
 from tlpipe.stages.store.features import FeatureInfo as FeatureInfo
 from tlpipe.stages.store.features import Features as Features
@@ -27,6 +32,8 @@ from tlpipe.stages.store.layout import SPLITS_FROM_SOURCE as SPLITS_FROM_SOURCE
 from tlpipe.stages.store.layout import FeatureHeader as FeatureHeader
 from tlpipe.stages.store.layout import declared_backbone as declared_backbone
 from tlpipe.stages.store.lock import writer_lock as writer_lock
+from tlpipe.stages.store.mend import Mended as Mended
+from tlpipe.stages.store.mend import mend_file as mend_file
 from tlpipe.stages.store.parts import Parts as Parts
 from tlpipe.stages.store.read import SPAN_ROWS as SPAN_ROWS
 from tlpipe.stages.store.read import FeatureFile as FeatureFile

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 import h5py
 import numpy as np
 
-from tlpipe.errors import DamagedFileError
-from tlpipe.stages.store.foreign import foreign_errors, open_hdf5
+from tlpipe.errors import DamagedFileError, FeatureFileError
+from tlpipe.files import is_file
+from tlpipe.stages.store.content import FileContent
 from tlpipe.stages.store.layout import (
     CHUNK_ROWS,
     COLUMNS,
@@ -24,10 +25,13 @@ from tlpipe.stages.store.layout import (
 )
 from tlpipe.stages.store.rows import Rows
 from tlpipe.stages.store.structure import (
+    FOREIGN,
     MEND,
+    NO_FEATURE_FILE,
     check_version,
     columns_of,
     damage_of,
+    foreign_errors,
     header_fields,
 )
 from tlpipe.types import FileStat, Reason, Reject, Split, Stage
@@ -70,13 +74,31 @@ class FeatureFile:
 
     def __init__(self, path: Path, content: Any = None, *, sealed: bool = True) -> None:
         self.path = path
-        self._file = open_hdf5(path, content)
+        self._content = content
+        self._file = self._open()
         try:
             with foreign_errors(path):
                 self._start(path, sealed)
         except BaseException:
-            self._file.close()
+            self.close()
             raise
+
+    def _open(self) -> h5py.File:
+        path = self.path
+        if self._content is None and not is_file(path):
+            raise FeatureFileError(f"The feature file {str(path)!r} does not exist.")
+        try:
+            self._content = self._content or FileContent(path)
+            return h5py.File(self._content, "r")
+        except PermissionError as exc:
+            raise FeatureFileError(f"{str(path)!r} cannot be read: {exc.strerror}.") from exc
+        except FOREIGN as exc:
+            if self._content is not None:
+                self._content.close()
+            raise FeatureFileError(
+                f"{str(path)!r} is no HDF5 file, or is damaged: {exc}.",
+                hint=f"{NO_FEATURE_FILE} {MEND}",
+            ) from exc
 
     def _start(self, path: Path, sealed: bool) -> None:
         file = self._file
@@ -113,6 +135,7 @@ class FeatureFile:
     def close(self) -> None:
         """Close the file; closing again does nothing."""
         self._file.close()
+        self._content.close()
 
     def __enter__(self) -> Self:
         return self

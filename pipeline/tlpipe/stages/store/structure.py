@@ -7,13 +7,14 @@ filters (which are code that HDF5 loads), no sizes that the file cannot hold.
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
-import numpy as np
 
-from tlpipe.errors import FeatureFileError
+from tlpipe.errors import DamagedFileError, FeatureFileError, TlpipeError
 from tlpipe.stages.store.layout import (
     CHECKSUM_DTYPE,
     CHUNK_ROWS,
@@ -34,6 +35,33 @@ MEND = (
 )
 
 
+CHECKSUMS_IN_1 = "it has checksums, which format 1 does not have"
+
+FOREIGN = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SystemError,
+    TypeError,
+    ValueError,
+)
+"""What h5py and NumPy raise on damaged bytes: absurd sizes, lost objects, unknown types."""
+
+
+@contextlib.contextmanager
+def foreign_errors(path: Path) -> Iterator[None]:
+    """Turn what h5py and NumPy make of damaged bytes into one error."""
+    try:
+        yield
+    except TlpipeError:
+        raise
+    except FOREIGN as exc:
+        raise DamagedFileError(f"{str(path)!r} is damaged: {exc!r}.", hint=MEND) from exc
+
+
 def check_version(file: h5py.File, path: Path) -> int:
     """Format version of a file that is a feature file of a version that can be read.
 
@@ -46,8 +74,8 @@ def check_version(file: h5py.File, path: Path) -> int:
         raise FeatureFileError(
             f"{str(path)!r} is an HDF5 file, but no feature file of tlpipe.", hint=NO_FEATURE_FILE
         )
-    version = file.attrs.get("format_version")
-    if not isinstance(version, (int, np.integer)) or version < 1:
+    version = _integer_attribute(file, "format_version")
+    if version is None or version < 1:
         raise FeatureFileError(f"{str(path)!r} is damaged: it states no format version.", hint=MEND)
     if version > FORMAT_VERSION:
         raise FeatureFileError(
@@ -55,7 +83,7 @@ def check_version(file: h5py.File, path: Path) -> int:
             f" {FORMAT_VERSION}.",
             hint="Update tlpipe.",
         )
-    return int(version)
+    return version
 
 
 def columns_of(version: int) -> dict[str, Column]:
@@ -84,7 +112,7 @@ def damage_of(file: h5py.File, version: int, size_bytes: int) -> str:
         if rows != counts.setdefault(column.of, rows):
             return f"{name!r} has {rows} rows and {first!r} has {counts[column.of]}"
     if version == 1:
-        return "" if "checksums" not in file else "it has checksums, which format 1 does not have"
+        return "" if "checksums" not in file else CHECKSUMS_IN_1
     if text_attribute(file, "seal") is None:
         return "it lacks the attribute 'seal'"
     for name, column in columns.items():
@@ -150,7 +178,18 @@ def text_attribute(file: h5py.File, name: str) -> str | None:
     if name not in file.attrs:
         return None
     identifier = file.attrs.get_id(name)
-    if identifier.shape != () or h5py.check_string_dtype(identifier.dtype) is None:
+    text = h5py.check_string_dtype(identifier.dtype)
+    if identifier.shape != () or text is None or text.length is not None:
         return None
     value = file.attrs[name]
     return value if isinstance(value, str) else None
+
+
+def _integer_attribute(file: h5py.File, name: str) -> int | None:
+    """An integer attribute, or None where there is none or something else of that name."""
+    if name not in file.attrs:
+        return None
+    identifier = file.attrs.get_id(name)
+    if identifier.shape != () or identifier.dtype.kind not in "iu":
+        return None
+    return int(file.attrs[name])
