@@ -2,8 +2,8 @@
 
 The verbs of the command line, as functions of the same names: ``embed``, ``train_head``, ``train``,
 ``classify``, ``evaluate``, ``verify``, ``inspect``, and for feature files ``verify_features``,
-``repair``, ``export_features``, ``import_features``, ``merge`` and ``split``. Importing this package
-loads none of the heavy libraries; a verb loads what it needs when it is first used.
+``repair``, ``export_features``, ``import_features``, ``merge`` and ``split``. Importing this
+package loads none of the heavy libraries; a verb loads what it needs when it is first used.
 
 Examples
 --------

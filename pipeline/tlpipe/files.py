@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tlpipe.errors import OutputError
+from tlpipe.errors import OutputError, TlpipeError
 
 CACHE_VARIABLE = "TLPIPE_CACHE"
 CARDS_VARIABLE = "TLPIPE_CARDS"
@@ -165,7 +165,7 @@ def whole_file(path: Path, temporary: Path | None = None) -> Iterator[Path]:
         temporary.touch(exist_ok=chosen)
         yield temporary
         move_whole(temporary, target)
-    except (BrokenPipeError, OutputError):  # the former is a reader of ours that went away
+    except (BrokenPipeError, TlpipeError):  # the former is a reader of ours that went away
         raise
     except OSError as exc:
         reason = exc.strerror or str(exc)
