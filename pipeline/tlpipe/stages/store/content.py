@@ -9,6 +9,7 @@ HDF5 says that it is damaged.
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ _MARK = b"GCOL\x01"
 
 _HEADER = 16
 """Bytes of the header of a collection, and of each object in it, with lengths of 8 bytes."""
+
+_OBJECT = struct.Struct("<H6xQ").unpack_from
+"""Number and length in bytes of an object, out of its header."""
 
 _LEAST = 4096
 """Bytes of the smallest collection (H5HG_MINSIZE), which HDF5 reads at first."""
@@ -111,8 +115,7 @@ class FileContent(io.RawIOBase):
         at, end = _HEADER, size
         heap = self._bytes(address, size)
         while at + _HEADER <= end:
-            number = int.from_bytes(heap[at : at + 2], "little")
-            length = int.from_bytes(heap[at + 8 : at + 16], "little")
+            number, length = _OBJECT(heap, at)
             step = _HEADER + (length + 7) // 8 * 8 if number else length
             if step < _HEADER or step > end - at:
                 return False
