@@ -219,7 +219,12 @@ class Known:
         return self.files[number].rows(row, row + count, vectors=True)
 
     def intact(self, place: int) -> bool:
-        """Whether what is stored at a place is what was stored; may be asked in any thread."""
+        """Whether what is stored at a place is what was stored; may be asked in any thread.
+
+        Places beyond these rows are those of rows that a run has just written.
+        """
+        if place >= self.count:
+            return True
         try:
             self.row(place)
         except DamagedFileError:
