@@ -535,6 +535,69 @@ def test_parquet_that_packs_to_far_more_than_is_plausible(tmp_path: Path) -> Non
         tlpipe.import_features(tmp_path / "t.parquet", tmp_path / "f.h5", declare="x")
 
 
+def varint(number: int, length: int = 0) -> bytes:
+    """A number as Thrift writes it, padded to a length."""
+    number, digits = 2 * number, b""
+    while number or len(digits) < max(1, length):
+        digits += bytes([number & 127 | 128])
+        number >>= 7
+    return digits[:-1] + bytes([digits[-1] & 127])
+
+
+def test_parquet_whose_footer_hides_how_large_its_pages_are(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    keys = [str(n) + "a" * (1 << 20) for n in range(80)]
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.ones(160, "f4")), 2)
+    table = pa.table({"key": keys, "embedding": vectors})
+    pq.write_table(table, path, use_dictionary=False, compression="zstd", data_page_size=1 << 30)
+    raw = path.read_bytes()
+    size = pq.ParquetFile(path).metadata.row_group(0).column(0).total_uncompressed_size
+    lie = varint(1000, len(varint(size)))
+    length = int.from_bytes(raw[-8:-4], "little")
+    footer = raw[-8 - length : -8]
+    assert varint(size) in footer
+    path.write_bytes(raw[: -8 - length] + footer.replace(varint(size), lie) + raw[-8:])
+    assert pq.ParquetFile(path).metadata.row_group(0).column(0).total_uncompressed_size == 1000
+    with pytest.raises(TableError, match=r"pages that claim to unpack to 83,886,\d+ bytes"):
+        tlpipe.import_features(path, tmp_path / "f.h5", declare="x")
+
+
+def test_parquet_of_one_long_text_in_many_rows(tmp_path: Path) -> None:
+    labels = pa.DictionaryArray.from_arrays(np.zeros(5000, np.int32), ["a" * 1_000_000])
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.ones(10_000, "f4")), 2)
+    table = {"key": [str(n) for n in range(5000)], "label": labels, "embedding": vectors}
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    with pytest.raises(TableError, match="a text of 1,000,000 bytes"):
+        tlpipe.import_features(tmp_path / "t.parquet", tmp_path / "f.h5", declare="x")
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("compression", ["none", "snappy", "gzip", "zstd", "lz4", "brotli"])
+def test_parquet_of_every_kind_of_page(tmp_path: Path, version: str, compression: str) -> None:
+    count = 9000
+    vectors = np.random.default_rng(0).normal(size=(count, 5)).astype(np.float32)
+    table = pa.table(
+        {
+            "key": [f"k{n}" for n in range(count)],
+            "label": [None if n % 3 else "x" for n in range(count)],
+            "embedding": pa.array(list(vectors)),
+        }
+    )
+    pq.write_table(
+        table,
+        tmp_path / "t.parquet",
+        compression=compression,
+        data_page_version=version,
+        data_page_size=2000,
+        row_group_size=4000,
+        write_page_checksum=version == "1.0",
+        write_page_index=True,
+    )
+    result = tlpipe.import_features(tmp_path / "t.parquet", tmp_path / "f.h5", declare="x")
+    assert result.count == count
+    assert read_features(tmp_path / "f.h5").vectors.tobytes() == vectors.tobytes()
+
+
 def test_parquet_of_any_bytes(tmp_path: Path) -> None:
     raw = parquet(tmp_path / "t.parquet").read_bytes()
     for damaged in (b"", b"PAR1", b"PAR1" * 3, raw[:-1], raw[: len(raw) // 2], raw[:-8] + raw[-4:]):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,6 +28,9 @@ from tlpipe.stages.store import (
 )
 from tlpipe.workflows.earlier import differences
 from tlpipe.workflows.embed import FEATURE_SUFFIXES
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _NAMED = 5
 """Keys that a message names."""
@@ -202,17 +206,20 @@ class _Merging:
                         self._index.put(digest, -1)
                         writer.reject(key, reject)
 
-    def _new(self, rows: Rows, base: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def _new(self, rows: Rows, base: int) -> NDArray[np.bool_]:
         """Which rows have a key that was not met before."""
         new = np.ones(len(rows), np.bool_)
+        met = []
         for row, key in enumerate(rows.keys):
             digest = _digest(key)
             place = self._index.get(digest)
             if place is None:
                 self._index.put(digest, base + row)
-                continue
-            new[row] = False
-            self.repeated += 1
+            else:
+                new[row] = False
+                met.append((place, row))
+        self.repeated += len(met)
+        for place, row in sorted(met):  # by place, so that each stretch of a file is read once
             self._compare(rows, row, *self._find(place))
         return new
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tlpipe.errors import TableError
@@ -25,13 +26,27 @@ from tlpipe.stages.tables.checks import (
     split_numbers,
     unknown_stat,
 )
+from tlpipe.stages.tables.pages import check_pages
 from tlpipe.types import Split
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+MOST_TEXT = 16 << 10
+"""Bytes of a key, label or other text: four times the longest path of Linux."""
+
 _MOST_TEXT_OF_FOOTER = 64 << 20
 _MOST_PARTS_OF_FOOTER = 4_000_000
+
+
+def _open(path: Path, texts: Sequence[str] = ()) -> Any:
+    return pq.ParquetFile(
+        path,
+        pre_buffer=False,
+        read_dictionary=[*texts],
+        thrift_string_size_limit=_MOST_TEXT_OF_FOOTER,
+        thrift_container_size_limit=_MOST_PARTS_OF_FOOTER,
+    )
 
 
 class ParquetTable(Table):
@@ -39,15 +54,14 @@ class ParquetTable(Table):
 
     def __init__(self, path: Path) -> None:
         self.where = f"The table {str(path)!r}"
-        self._file = pq.ParquetFile(
-            path,
-            memory_map=False,
-            pre_buffer=False,
-            thrift_string_size_limit=_MOST_TEXT_OF_FOOTER,
-            thrift_container_size_limit=_MOST_PARTS_OF_FOOTER,
-        )
+        self._file = _open(path)
         try:
             self._start(most_unpacked(path))
+            self._check_pages(path, most_unpacked(path))
+            schema = self._file.schema_arrow
+            texts = [n for n in self._found.values() if _is_text(schema.field(n).type)]
+            self._file.close()
+            self._file = _open(path, texts)  # one long text of many rows stays one
         except BaseException:
             self._file.close()
             raise
@@ -104,6 +118,15 @@ class ParquetTable(Table):
                     f" (at most {most:,} are believed)."
                 )
 
+    def _check_pages(self, path: Path, most: int) -> None:
+        """See that no page unpacks to far more than the footer says."""
+        with path.open("rb", buffering=0) as stream:
+            for chunk in self._chunks():
+                offsets = [chunk.data_page_offset]
+                if chunk.has_dictionary_page and chunk.dictionary_page_offset:
+                    offsets.append(chunk.dictionary_page_offset)
+                most -= check_pages(stream, min(offsets), chunk.num_values, most, self.where)
+
     def blocks(self) -> Iterator[TableBlock]:
         """Rows, a block at a time."""
         batches = self._file.iter_batches(
@@ -129,7 +152,7 @@ class ParquetTable(Table):
         rows = batch.num_rows
         values = {holds: batch.column(name) for holds, name in self._found.items()}
         texts = {
-            holds: [None if v is None else str(v) for v in values[holds].to_pylist()]
+            holds: _texts(values[holds], self.where)
             for holds in ("keys", "labels", "splits", "content_sha256")
             if holds in values
         }
@@ -169,6 +192,21 @@ class ParquetTable(Table):
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _texts(column: Any, where: str) -> list[str | None]:
+    """Texts of a column, or the digits of its integers.
+
+    A file may name one long text for each of many rows: its length is seen before it is copied.
+    """
+    texts = column.dictionary if pa.types.is_dictionary(column.type) else column
+    if _is_text(texts.type) and len(texts):
+        longest = pc.max(pc.binary_length(texts)).as_py() or 0
+        if longest > MOST_TEXT:
+            raise TableError(
+                f"{where} has a text of {longest:,} bytes; at most {MOST_TEXT:,} are read."
+            )
+    return [None if value is None else str(value) for value in column.to_pylist()]
 
 
 def _integers(column: Any) -> NDArray[np.int64]:
