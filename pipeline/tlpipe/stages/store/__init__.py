@@ -5,8 +5,8 @@ The only package that imports h5py. ``docs/feature-file.md`` specifies the forma
 
 * ``layout``, ``rows``, ``write``, ``read``, ``features``: the file; ``guard`` survives a full disk,
   ``structure`` tells a feature file from anything else;
-* ``content``, ``remains``, ``check``, ``mend``: how HDF5 reads it, what can be read of a damaged one,
-  all that is wrong with it, and a new file of what is good;
+* ``content``, ``remains``, ``check``, ``mend``: how HDF5 reads it, what can be read of a damaged
+  one, all that is wrong with it, and a new file of what is good;
 * ``known``, ``contents``, ``index``: which items and contents have a vector already;
 * ``parts``, ``lock``: the finished work of a run, and one writer at a time.
 

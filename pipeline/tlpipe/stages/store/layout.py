@@ -96,6 +96,15 @@ class FeatureHeader:
     created_at: str
     splits_from: str = SPLITS_FROM_SOURCE
 
+    @property
+    def is_declared(self) -> bool:
+        """Whether the vectors were made elsewhere, by a backbone of which only words are known."""
+        try:
+            table = json.loads(self.backbone)
+        except (RecursionError, ValueError):
+            return False
+        return isinstance(table, dict) and set(table) == {"declared"}
+
     def card(self, where: str) -> Card:
         """Card of the backbone; `where` is what messages call the file.
 

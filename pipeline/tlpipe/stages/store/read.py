@@ -173,6 +173,7 @@ class FeatureFile:
             texts: list[Any] = values.tolist()
             if not all(type(text) is bytes for text in texts):
                 raise ValueError("text that is none")
+            b"\0".join(texts).decode()  # whoever decodes one of them later meets no error
             return texts
 
     def _compare(self, name: str, chunk: int, found: int) -> None:
