@@ -6,9 +6,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCE ?=
 NETWORK ?=
+MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check format bench bench-import clean
+.PHONY: help demo test lint types check format bench bench-import fuzz clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -54,6 +55,9 @@ bench: $(VENV)/.developer ## measure embedding against the machine's limit: make
 
 bench-import: $(VENV)/.developer ## measure what taking an ONNX file as a backbone costs: [NETWORK=file]
 	$(BIN)/python tests/benchmarks/import_cost.py $(NETWORK)
+
+fuzz: $(VENV)/.developer ## damage files at random for 10 minutes, and see that tlpipe stands it: [MINUTES=60]
+	$(BIN)/python tests/fuzz.py --minutes $(MINUTES)
 
 clean: ## remove the environment and all caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
