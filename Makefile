@@ -7,9 +7,10 @@ BIN := $(VENV)/bin
 SOURCE ?=
 NETWORK ?=
 FILES ?= 60000
+MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check format bench bench-scan bench-store bench-import clean
+.PHONY: help demo test lint types check format bench bench-scan bench-store bench-import fuzz clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,6 +62,9 @@ bench-scan: $(VENV)/.developer ## measure listing a source against a bare walk
 
 bench-import: $(VENV)/.developer ## measure what taking an ONNX file as a backbone costs: [NETWORK=file]
 	$(BIN)/python tests/benchmarks/import_cost.py $(NETWORK)
+
+fuzz: $(VENV)/.developer ## damage files at random for 10 minutes, and see that tlpipe stands it: [MINUTES=60]
+	$(BIN)/python tests/fuzz.py --minutes $(MINUTES)
 
 clean: ## remove the environment and all caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -171,7 +171,7 @@ class _Check:
             self._find(
                 Finding("", "its attributes, shapes and checksums do not belong together (seal)")
             )
-        wrong = "" if remains.sealed else origin_fault(remains)
+        wrong = origin_fault(remains)
         if wrong:
             self._find(Finding("", wrong))
 
@@ -244,9 +244,9 @@ def rows_not_finite(vectors: NDArray[np.float32]) -> list[int]:
 
 
 def origin_fault(remains: Remains) -> str:
-    """Why it cannot be told what made the vectors of a file without a seal; empty where it can.
+    """Why it cannot be told what made the vectors of a file; empty where it can.
 
-    The fingerprint must be that of the card.
+    Where no seal vouches for the fingerprint, it must be that of the card.
     """
     values = {name: remains.attributes.get(name) for name in header_fields(remains.version)}
     needed = ("fingerprint", "backbone", "precision", "decoder")
@@ -254,6 +254,8 @@ def origin_fault(remains: Remains) -> str:
     if lost:
         return f"what made its vectors cannot be told: {lost} cannot be read"
     header = FeatureHeader(**{name: value or "" for name, value in values.items()})
+    if remains.sealed and header.declared is not None:
+        return ""
     try:
         card = header.card("the file")
         found = card.fingerprint(precision=header.precision, decoder=header.decoder)
@@ -261,7 +263,7 @@ def origin_fault(remains: Remains) -> str:
         return f"what made its vectors cannot be told: {exc.message}"
     except (ArithmeticError, TypeError, ValueError) as exc:
         return f"what made its vectors cannot be told: {exc!r}"
-    if found != header.fingerprint:
+    if found != header.fingerprint and not remains.sealed:
         return (
             f"its fingerprint is {header.fingerprint[:64]!r}, and that of the backbone it names is"
             f" {found!r}"

@@ -19,12 +19,7 @@ import numpy as np
 from tlpipe.errors import DamagedFileError
 from tlpipe.stages.store.check import digest_of, origin_fault, rows_not_finite
 from tlpipe.stages.store.index import DigestIndex
-from tlpipe.stages.store.layout import (
-    REJECT_COLUMNS,
-    SPLITS_FROM_SOURCE,
-    VECTORS,
-    FeatureHeader,
-)
+from tlpipe.stages.store.layout import REJECT_COLUMNS, SPLITS_FROM_SOURCE, VECTORS, FeatureHeader
 from tlpipe.stages.store.remains import Piece, Remains, text_of
 from tlpipe.stages.store.rows import Rows, no_splits
 from tlpipe.stages.store.structure import header_fields
@@ -128,9 +123,6 @@ def _header(remains: Remains, result: Mended) -> FeatureHeader:
     """Header of the new file."""
     names = header_fields(remains.version)
     header = FeatureHeader(**{name: remains.attributes.get(name, "") for name in names})
-    if remains.sealed:
-        result.source = header.source
-        return header
     wrong = origin_fault(remains)
     if wrong:
         raise DamagedFileError(
@@ -138,6 +130,9 @@ def _header(remains: Remains, result: Mended) -> FeatureHeader:
             " used.",
             hint="Embed the images again.",
         )
+    if remains.sealed:
+        result.source = header.source
+        return header
     if remains.version == 1:
         result.notes.append(
             "Format 1 has no checksums: whether bits of the vectors were flipped cannot be told."

@@ -107,11 +107,11 @@ class FeatureFile:
         if damage:
             raise DamagedFileError(f"{str(path)!r} is damaged: {damage}.", hint=MEND)
         self.columns = columns_of(self.version)
-        self._datasets = {name: file[name] for name in self.columns}
         names = header_fields(self.version)
         self.header = FeatureHeader(**{name: file.attrs[name] for name in names})
-        self.count, self.dim = file[VECTORS].shape
-        self.reject_count = file[REJECT_COLUMNS[0]].shape[0]
+        self._data = {name: file[name] for name in self.columns}
+        self.count, self.dim = self._data[VECTORS].shape
+        self.reject_count = self._data[REJECT_COLUMNS[0]].shape[0]
         self._tables: dict[str, Any] = {}
         self._good: dict[str, bytearray] = {}
         for name in self.columns if self.version > 1 else ():
@@ -123,13 +123,15 @@ class FeatureFile:
                 " together.",
                 hint=MEND,
             )
-        self.classes = [text.decode() for text in self.read("classes", 0, file["classes"].shape[0])]
+        self.classes = [
+            text.decode() for text in self.read("classes", 0, len(self._data["classes"]))
+        ]
         self._names = np.array([*self.classes, None], object)  # the last serves the label -1
 
     def expected_seal(self) -> str:
         """The seal that this file should bear."""
         attributes = {name: str(self._file.attrs[name]) for name in header_fields(self.version)}
-        shapes = {name: self._file[name].shape for name in self.columns}
+        shapes = {name: data.shape for name, data in self._data.items()}
         return seal(attributes, shapes, self._tables)
 
     def close(self) -> None:
@@ -154,7 +156,7 @@ class FeatureFile:
         """
         known = self._good.get(name)
         first, last = start // CHUNK_ROWS, -(-stop // CHUNK_ROWS)
-        dataset = self._datasets[name]
+        dataset = self._data[name]
         if start >= stop or known is None or all(known[first:last]):
             return self._values(dataset, start, stop)
         values = self._values(dataset, first * CHUNK_ROWS, min(last * CHUNK_ROWS, len(dataset)))
@@ -172,12 +174,13 @@ class FeatureFile:
             texts: list[Any] = values.tolist()
             if not all(type(text) is bytes for text in texts):
                 raise ValueError("text that is none")
+            b"\0".join(texts).decode()  # whoever decodes one of them later meets no error
             return texts
 
     def _compare(self, name: str, chunk: int, found: int) -> None:
         if found != int(self._tables[name][chunk]):
             start = chunk * CHUNK_ROWS
-            stop = min(start + CHUNK_ROWS, len(self._file[name]))
+            stop = min(start + CHUNK_ROWS, len(self._data[name]))
             raise DamagedFileError(
                 f"{str(self.path)!r} is damaged: rows {start} to {stop - 1} of {name!r} are not"
                 " those that were stored.",
@@ -252,7 +255,7 @@ class FeatureFile:
         ------
         DamagedFileError
         """
-        dataset = self._datasets[VECTORS]
+        dataset = self._data[VECTORS]
         with foreign_errors(self.path), ThreadPoolExecutor(1) as pool:
             whole: Float32Array = np.empty(dataset.shape, np.float32)
             pending = []

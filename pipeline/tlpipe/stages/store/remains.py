@@ -142,10 +142,12 @@ class Remains:
             else:
                 self.attributes[name] = value
         self.columns: dict[str, Column] = {}
+        self._data: dict[str, Any] = {}
         self.tables: dict[str, NDArray[Any]] = {}
         for name, column in columns_of(self.version).items():
             if self._whole(name, column, size):
                 self.columns[name] = column
+                self._data[name] = file[name]
             table = f"checksums/{name}"
             if self.version > 1 and self._whole(table, Column(CHECKSUM_DTYPE), size):
                 values = self._attempted(table, lambda table=table: file[table][:])
@@ -189,19 +191,19 @@ class Remains:
 
     def rows(self, name: str) -> int:
         """Number of rows that a dataset has, right or not."""
-        return int(self._file[name].shape[0])
+        return int(self._data[name].shape[0])
 
     @property
     def dim(self) -> int:
         """D, where the vectors can be read."""
-        return int(self._file[VECTORS].shape[1])
+        return int(self._data[VECTORS].shape[1])
 
     def _sealed(self) -> bool:
         names = columns_of(self.version)
         attributes = {n: self.attributes.get(n, "") for n in header_fields(self.version)}
         if not (self.columns.keys() >= names.keys() and self.tables.keys() >= names.keys()):
             return False
-        shapes = {name: self._file[name].shape for name in names}
+        shapes = {name: self._data[name].shape for name in names}
         return seal(attributes, shapes, self.tables) == self.attributes.get("seal")
 
     def chunks(self, kind: str) -> range:
@@ -218,7 +220,7 @@ class Remains:
         if name not in self.columns:
             return Piece(None, "the dataset cannot be read")
         start, stop = self.span(self.columns[name].of, chunk)
-        dataset = self._file[name]
+        dataset = self._data[name]
         if dataset.shape[0] < stop:
             return Piece(None, f"the dataset ends after {dataset.shape[0]} rows")
         try:
