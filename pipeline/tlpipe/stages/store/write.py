@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 _BUFFER_ROWS = 4 * CHUNK_ROWS
 """Rows that are gathered before they are written: whole chunks."""
 
+_SINGLE_CHUNKS = 16
+
 
 @dataclass
 class FeatureSummary:
@@ -84,7 +86,9 @@ def _hdf5(path: Path) -> Iterator[tuple[h5py.File, GuardedFile]]:
     """An HDF5 file to write, and the guard that knows whether writing went well."""
     guard = GuardedFile(path)
     try:
-        with h5py.File(guard, "w", libver=LIBVER) as file:
+        # Without a cache of chunks: what is written is whole chunks, and they go to their places in
+        # the order they come in, with HDF5's structures between them and not at the end.
+        with h5py.File(guard, "w", libver=LIBVER, rdcc_nbytes=0) as file:
             yield file, guard
     except Exception as exc:
         if guard.error is not None and guard.error is not exc:
@@ -171,12 +175,12 @@ class FeatureWriter:
         }
         start = 0
         while start < len(rows):
-            room = min(_BUFFER_ROWS - self._held, len(rows) - start)
+            room = min(self._room() - self._held, len(rows) - start)
             for name, buffer in self._buffer.items():
                 buffer[self._held : self._held + room] = values[name][start : start + room]
             self._held += room
             start += room
-            if self._held == _BUFFER_ROWS:
+            if self._held == self._room():
                 self._flush()
         self.summary.count += len(rows)
 
@@ -201,6 +205,11 @@ class FeatureWriter:
             return held.copy()
         stored: Float32Array = self._datasets[VECTORS][row]
         return stored
+
+    def _room(self) -> int:
+        """Rows to gather: single chunks at first, so that HDF5's structures stand at the front."""
+        few = len(self._checksums["keys"]) < _SINGLE_CHUNKS
+        return CHUNK_ROWS if few else _BUFFER_ROWS
 
     def _class_id(self, label: str | None) -> int:
         if label is None:
