@@ -8,9 +8,11 @@ SOURCE ?=
 NETWORK ?=
 FILES ?= 60000
 MINUTES ?= 10
+ROUNDS ?= 300
+SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check format bench bench-scan bench-store bench-import fuzz clean
+.PHONY: help demo test lint types check format torture fuzz bench bench-scan bench-store bench-import clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +51,11 @@ check: lint types test ## all that CI checks
 format: $(VENV)/.developer ## correct style and format where that can be done for you
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+torture: $(VENV)/.developer ## kill embeddings at every step and check what is left: [ROUNDS=300] [SEED=n]
+	$(BIN)/python tests/torture.py --rounds $(ROUNDS) --seed $(SEED)
+	TLPIPE_FAULTS=40 TLPIPE_HISTORIES=$(ROUNDS) $(BIN)/python -m pytest \
+		tests/test_faults.py tests/test_state_machine.py
 
 bench: $(VENV)/.developer ## measure embedding against the machine's limit: make bench SOURCE=folder
 	@test -n "$(SOURCE)" || { echo "Name a folder of images: make bench SOURCE=folder" >&2; exit 2; }

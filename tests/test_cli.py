@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from click.testing import CliRunner, Result
 
 import tlpipe
 from conftest import Trained, write_classes, write_image
-from tlpipe.cli.main import cli
+from tlpipe.cli.main import cli, raise_again
 from tlpipe.cli.show import shown
 from tlpipe.files import CACHE_VARIABLE
 from tlpipe.stages import digits
@@ -313,37 +314,48 @@ def test_models(road: Path, tiny_card_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
-def test_a_stopped_run_leaves_nothing_and_says_so(
-    tmp_path: Path,
-    tiny_card_path: Path,
-    leftovers: Callable[[], list[str]],
-    number: signal.Signals,
-    code: int,
+def test_a_stopped_run_says_what_is_kept_and_the_next_takes_it_up(
+    tmp_path: Path, tiny_card_path: Path, number: signal.Signals, code: int
 ) -> None:
     photos = tmp_path / "photos"
     first = write_image(photos / "c" / "0.png", 1)
+    os.utime(first, ns=(10**18, 10**18))
     for index in range(1, 5000):
         os.link(first, photos / "c" / f"{index}.png")
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "tlpipe", "embed", str(photos)),
-            *("-o", str(tmp_path / "f.h5"), "--backbone", str(tiny_card_path)),
-            *("--batch-size", "1"),
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    process.stderr.readline()  # the survey: from now on it works
-    deadline = time.monotonic() + 30
-    while not leftovers() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
+    command = [sys.executable, "-m", "tlpipe", "embed", str(photos)]
+    command += ["-o", str(tmp_path / "f.h5"), "--backbone", str(tiny_card_path)]
+    process = subprocess.Popen([*command, "--batch-size", "1"], stderr=subprocess.PIPE, text=True)
+    begun = tmp_path / ".f.h5.parts" / "file.tmp"
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        if begun.exists() and begun.stat().st_size > 100_000:  # some hundred rows
+            break
+        time.sleep(0.002)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
+    errors = " ".join(errors.split())
     assert process.returncode == code, errors
     assert "Traceback" not in errors
     assert not (tmp_path / "f.h5").exists()
-    assert leftovers() == []
+    kept = re.search(r"([0-9,]+) embeddings of this run are kept; the same command", errors)
+    assert kept is not None, errors
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    said = " ".join((done.stdout + done.stderr).split())
+    assert f"{kept[1]} taken over as they were" in said
+    assert "0 embedded" in said
+    assert "5,000 embeddings" in said
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".f.h5.lock", "f.h5", "photos"]
+
+
+def test_an_interruption_in_a_destructor_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dying:
+        def __del__(self) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "unraisablehook", raise_again)
+    with pytest.raises(KeyboardInterrupt):
+        Dying()
+        time.sleep(5)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")

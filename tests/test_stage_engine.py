@@ -117,5 +117,22 @@ def test_few_items_are_under_way_however_many_there_are() -> None:
     assert taken <= 100 + 2 * 4 * 4 + 4
 
 
+def test_what_is_done_is_given_at_once() -> None:
+    """And not only when as much is under way as may be: a crash would take it."""
+    taken = 0
+
+    def slow() -> Iterator[Item]:
+        nonlocal taken
+        for item in items(400):
+            taken += 1
+            time.sleep(0.01)
+            yield item
+
+    stream = run(slow(), load, Fake(), batch_size=4, workers=8)
+    next(stream)
+    stream.close()
+    assert taken < 8 * 4 * 4
+
+
 def test_the_cores_are_counted() -> None:
     assert usable_cores() >= 1

@@ -231,8 +231,11 @@ def main() -> int:
             groups = list(by_step.values())
             plan = [rng.choice(rng.choice(groups)) for _ in range(options.rounds - times)]
         plan += [(rng.choice(scenarios), None) for _ in range(times)]
-        for scenario, kill in plan:
+        rng.shuffle(plan)
+        for number, (scenario, kill) in enumerate(plan, 1):
             torturer.round(scenario, kill, rng)
+            if number % 100 == 0:
+                print(f"{number:,} of {len(plan):,} rounds", torturer.findings.said[:3], flush=True)
         print(torturer.table())
     return 1 if torturer.findings.wrong else 0
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import io
 import signal
 import sys
+import threading
 from typing import Any
 
 import click
@@ -117,8 +119,26 @@ def _terminated(signum: int, _: object) -> None:
     sys.exit(128 + signum)  # unwinds, so that temporary files are removed
 
 
+def raise_again(unraisable: sys.UnraisableHookArgs) -> None:
+    """Raise an interruption once more that came up where Python ignores exceptions.
+
+    Such places are destructors and weak references' callbacks, of which h5py runs many. Without
+    this, a run would go on as if nobody had stopped it.
+    """
+    exc = unraisable.exc_value
+    if isinstance(exc, SystemExit) and isinstance(exc.code, int):
+        number = exc.code - 128
+    elif isinstance(exc, KeyboardInterrupt):
+        number = int(signal.SIGINT)
+    else:
+        sys.__unraisablehook__(unraisable)
+        return
+    threading.Timer(0.01, _thread.interrupt_main, [number]).start()
+
+
 def main() -> None:
     """Run the command line and exit."""
+    sys.unraisablehook = raise_again
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _terminated)

@@ -91,11 +91,15 @@ class Cursor:
             return False
         if self.row == self._first + len(self._keys):
             self._size = min(2 * self._size, SPAN_ROWS)
+        self._read()
+        return True
+
+    def _read(self) -> None:
+        """Have a window that begins at the cursor."""
         stop = min(self.row + self._size, self.file.count)
         found = identities(self.file, self.row, stop, keys_only=self.keys_only)
         self._keys, self._stats = found
         self._first, self._places = self.row, None
-        return True
 
     def agree(self, block: Block, start: int) -> int:
         """How many items of the block from `start` on are the rows from the cursor on."""
@@ -131,7 +135,15 @@ class Cursor:
         return at is not None
 
     def _at(self, key: str) -> int | None:
-        """Position of a key in the window."""
+        """Position of a key in the window, which is moved on where it may lie just behind it."""
+        at = self._positions().get(key)
+        behind, ahead = self.row - self._first, self._first + len(self._keys) - self.row
+        if at is None and behind >= ahead and self._first + len(self._keys) < self.file.count:
+            self._read()
+            at = self._positions().get(key)
+        return at
+
+    def _positions(self) -> dict[str, int]:
         if self._places is None:
             self._places = {key: n for n, key in enumerate(self._keys)}
-        return self._places.get(key)
+        return self._places
