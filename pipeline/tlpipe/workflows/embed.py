@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tlpipe.card import Card
-from tlpipe.errors import OptionError, TlpipeError
+from tlpipe.errors import OptionError, OutputError, TlpipeError
 from tlpipe.files import check_output
 from tlpipe.stages.backbone import OrtNetwork, open_graph
 from tlpipe.stages.decode import DECODER
@@ -281,6 +281,9 @@ def _work_kept(parts: Parts) -> Iterator[None]:
             parts.finish()
         except TlpipeError as second:
             exc.add_note(f"The last embeddings could not be kept: {second.message}")
+        if not parts.names():
+            with suppress(OutputError):  # it is empty, and the error is being raised already
+                parts.remove()
         if parts.kept:
             exc.add_note(
                 f"{parts.kept:,} embeddings of this run are kept; the same command, without"

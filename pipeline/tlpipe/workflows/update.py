@@ -108,7 +108,11 @@ class _Update:
         self._assigned = header.splits_from != SPLITS_FROM_SOURCE
         self._done = self._rejects = 0
         self._root = _identity(job.source.path)
-        self.contents = Contents(self._known.contents(), self._known.intact)
+        known = self._known
+        self.contents = Contents(
+            known.contents(),
+            lambda place: place >= known.count or known.intact(place),  # the former are this run's
+        )
 
     def write(self, writer: FeatureWriter) -> None:
         """Write all rows, in the source's order."""
