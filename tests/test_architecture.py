@@ -132,7 +132,8 @@ def test_importing_tlpipe_loads_no_heavy_library() -> None:
 def test_help_loads_no_heavy_library() -> None:
     code = (
         "from tlpipe.cli.main import cli\n"
-        "for line in ([], ['embed'], ['train-head'], ['models', 'export']):\n"
+        "for line in ([], ['embed'], ['train-head'], ['models', 'export'], ['export'],\n"
+        "             ['import'], ['merge'], ['split']):\n"
         "    try: cli([*line, '--help'])\n"
         "    except SystemExit as exit: assert exit.code == 0"
     )

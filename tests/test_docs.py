@@ -54,7 +54,10 @@ def test_the_commands_of_the_readme_write_what_it_says(walk: Path) -> None:
     assert len(rows) == 1 + open_source(walk / "new-photos").survey.count
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/feature-file.md", "docs/classifier-file.md"])
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", "docs/feature-file.md", "docs/classifier-file.md", "docs/interchange.md"],
+)
 def test_the_code_of_the_documents_runs(
     walk: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

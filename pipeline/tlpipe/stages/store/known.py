@@ -77,7 +77,7 @@ class Known:
         self._cursors = list(self._by_file)  # the one that was right last comes first
         self._index: DigestIndex | None = None
         self._lock = threading.Lock()
-        self._spans: dict[tuple[int, int], Rows] = {}  # the latest used stand last
+        self._spans: dict[tuple[int, int, int], Rows] = {}  # the latest used stand last
 
     @property
     def count(self) -> int:
@@ -131,19 +131,33 @@ class Known:
             if run.place is None:
                 yield run.start, run.count, None
                 continue
-            done = 0
-            while done < run.count:
-                start, place = run.start + done, run.place + done
-                row = self._locate(place)[1]
-                count = min(run.count - done, _SPAN_ROWS - row % _SPAN_ROWS)
-                done += count
+            for start, place, count in self._pieces(run.start, run.place, run.count, _SPAN_ROWS):
                 try:
-                    rows = self.rows(place, count)
+                    yield from _outside(start, count, self.rows(place, count), without)
                 except DamagedFileError as exc:
                     _log.warning("%s The images are embedded again.", exc.message)
-                    yield start, count, None
-                    continue
-                yield from _outside(start, count, rows, without)
+                    yield from self._sound(start, place, count, without)
+
+    def _pieces(
+        self, start: int, place: int, count: int, size: int
+    ) -> Iterator[tuple[int, int, int]]:
+        """Cut a run where a file's spans of `size` rows end: item, place and number of each."""
+        done = 0
+        while done < count:
+            row = self._locate(place + done)[1]
+            step = min(count - done, size - row % size)
+            yield start + done, place + done, step
+            done += step
+
+    def _sound(
+        self, start: int, place: int, count: int, without: Collection[int]
+    ) -> Iterator[tuple[int, int, Rows | None]]:
+        """The chunks of a damaged span that are good, and None for the others."""
+        for first, at, step in self._pieces(start, place, count, CHUNK_ROWS):
+            try:
+                yield from _outside(first, step, self.rows(at, step), without)
+            except DamagedFileError:
+                yield first, step, None
 
     def _at(self, block: Block, start: int) -> tuple[int, int] | None:
         """Place of the row of an item, and how many rows and items agree from there on."""
@@ -221,16 +235,25 @@ class Known:
         Raises
         ------
         DamagedFileError
-            Something in the span is not as it was stored.
+            Something in their chunk, or in their span if they are of several, is not as stored.
         """
         number, row = self._locate(place)
-        first = row - row % _SPAN_ROWS
+        try:
+            return self._span(number, row, count, _SPAN_ROWS)
+        except DamagedFileError:
+            if row // CHUNK_ROWS != (row + count - 1) // CHUNK_ROWS:
+                raise
+            return self._span(number, row, count, CHUNK_ROWS)  # this chunk may be good
+
+    def _span(self, number: int, row: int, count: int, size: int) -> Rows:
+        """Rows out of the span of `size` rows in which they are."""
+        first = row - row % size
         with self._lock:
-            span = self._spans.pop((number, first), None)
+            span = self._spans.pop((number, first, size), None)
             if span is None:
-                stop = min(first + _SPAN_ROWS, self.files[number].count)
+                stop = min(first + size, self.files[number].count)
                 span = self.files[number].rows(first, stop, vectors=True)
-            self._spans[number, first] = span
+            self._spans[number, first, size] = span
             if len(self._spans) > _SPANS:
                 del self._spans[next(iter(self._spans))]
         return span.part(row - first, row - first + count)

@@ -172,7 +172,7 @@ class FeatureFile:
             if values.dtype != TEXT:
                 return values
             texts: list[Any] = values.tolist()
-            if not all(type(text) is bytes for text in texts):
+            if not set(map(type, texts)) <= {bytes}:
                 raise ValueError("text that is none")
             b"\0".join(texts).decode()  # whoever decodes one of them later meets no error
             return texts

@@ -119,7 +119,7 @@ class FeatureWriter:
         self.summary = FeatureSummary()
         self._file, self._guard = file, guard
         self._attributes = dict(vars(header))
-        self._class_ids: dict[str, int] = {}  # in the order they are met; sorted at the end
+        self._class_ids: dict[str | None, int] = {None: -1}  # sorted at the end
         self._buffer = {
             name: np.empty(
                 (_BUFFER_ROWS, *(dim if n == -1 else n for n in column.row)), column.dtype
@@ -161,14 +161,11 @@ class FeatureWriter:
         OSError
             They cannot be written.
         """
-        labels = np.array([self._class_id(label) for label in rows.labels], np.int32)
-        keys = np.empty(len(rows), object)
-        keys[:] = [key.encode() for key in rows.keys]
         values: dict[str, Any] = {
-            "keys": keys,
+            "keys": _encoded(rows.keys),
             "content_sha256": rows.content_sha256,
             "stat": rows.stat,
-            "labels": labels,
+            "labels": self._numbered(rows.labels),
             "splits": rows.splits,
             "groups": rows.groups,
             VECTORS: rows.vectors,
@@ -211,10 +208,11 @@ class FeatureWriter:
         few = len(self._checksums["keys"]) < _SINGLE_CHUNKS
         return CHUNK_ROWS if few else _BUFFER_ROWS
 
-    def _class_id(self, label: str | None) -> int:
-        if label is None:
-            return -1
-        return self._class_ids.setdefault(label, len(self._class_ids))
+    def _numbered(self, labels: list[str | None]) -> NDArray[np.int32]:
+        """Numbers of the classes in the order in which they are met."""
+        for label in dict.fromkeys(labels):
+            self._class_ids.setdefault(label, len(self._class_ids) - 1)
+        return np.array([self._class_ids[label] for label in labels], np.int32)
 
     def _append(self, name: str, values: NDArray[Any]) -> None:
         dataset = self._datasets[name]
@@ -279,7 +277,9 @@ class FeatureWriter:
 
     def _number_classes(self) -> None:
         """Write the classes, sorted, and turn the labels' numbers into theirs."""
-        classes = self.summary.classes = sorted(self._class_ids)
+        classes = self.summary.classes = sorted(
+            name for name in self._class_ids if name is not None
+        )
         if classes:
             self._append("classes", _encoded(classes))
         final = np.full(len(classes) + 1, -1, np.int32)  # the last entry serves label -1
@@ -297,5 +297,5 @@ class FeatureWriter:
 
 def _encoded(texts: list[str]) -> NDArray[Any]:
     values = np.empty(len(texts), object)
-    values[:] = [text.encode() for text in texts]
+    values[:] = list(map(str.encode, texts))
     return values
