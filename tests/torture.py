@@ -221,7 +221,9 @@ def main() -> int:
         print(f"{len(plan):,} steps at which a run can be killed", flush=True)
         if options.sweep:
             writes = [(s, kill) for s, kill in plan if kill and kill.step.endswith("write")]
-            plan = [entry for entry in plan if entry not in set(writes)] + writes[:: options.sweep]
+            plan = [(s, kill) for s, kill in plan if kill and not kill.step.endswith("write")]
+            print(f"{len(plan):,} of them are no writes", flush=True)
+            plan += writes[:: options.sweep]
             times = options.rounds
         else:
             by_step: dict[str, list[tuple[Scenario, Kill | None]]] = {}
