@@ -24,9 +24,13 @@ from tlpipe.stages.store import (
     FeatureHeader,
     Known,
     Parts,
+    Run,
 )
 from tlpipe.types import Block
 from tlpipe.workflows.common import source_text
+
+MOST_PLANNED = 1 << 17
+"""Items of a source that are kept in memory between comparing and updating: about 30 MB."""
 
 MOST_GONE = 0.5
 """Part of a feature file's rows that an update may drop without being told to."""
@@ -63,12 +67,16 @@ class Comparison:
         Rows of the feature file whose item is not in the source any more.
     same : bool
         Whether the feature file is what an update would write.
+    plan : list of (Block, list of Run) or None
+        All blocks of the source and which rows hold their items, where they are few enough to be
+        kept; else the source is listed again.
     """
 
     kept: int = 0
     fresh: int = 0
     gone: int = 0
     same: bool = False
+    plan: list[tuple[Block, list[Run]]] | None = None
     _from_file: int = field(default=0, repr=False)
 
 
@@ -182,8 +190,12 @@ def compare(source: Source, earlier: Earlier) -> Comparison:
     result = Comparison()
     file, known = earlier.file, earlier.known
     in_step = file is not None and not file.reject_count
+    plan: list[tuple[Block, list[Run]]] = []
     for block in source.scan(stats=True):
-        for run in known.match(block):
+        runs = list(known.match(block))
+        if result.kept + result.fresh <= MOST_PLANNED:
+            plan.append((block, runs))
+        for run in runs:
             if run.place is None:
                 result.fresh += run.count
                 in_step = False
@@ -195,7 +207,11 @@ def compare(source: Source, earlier: Earlier) -> Comparison:
                 in_step = in_step and run.place == result._from_file
                 result._from_file += run.count
                 in_step = in_step and _labelled_so(file, run.place, block, run.start, run.count)
+    if result.kept + result.fresh <= MOST_PLANNED:
+        result.plan = plan
     if known.rehash:  # the same names may hold other contents: all are read
+        if result.plan is not None:
+            result.plan = [(block, [Run(0, len(block), None)]) for block, _ in plan]
         result.fresh, result.kept, in_step = result.fresh + result.kept, 0, False
     if file is not None:
         result.gone = file.count - result._from_file - known.changed

@@ -194,7 +194,7 @@ def embed(
             network = OrtNetwork(prepared_file(card, open_graph), options.device)
             header = continued(header, network.provider, earlier)
             still_there = partial(check_still_there, source, earlier, found, update.max_gone)
-            job = Job(source, earlier, card, network, options, found.fresh, still_there)
+            job = Job(source, earlier, card, network, options, found, still_there)
             if overwrite:
                 parts.remove()
             parts.begin(header, card.output.dim, anew=anew)

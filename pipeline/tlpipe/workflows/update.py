@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,10 +25,12 @@ from tlpipe.stages.store import (
     FeatureWriter,
     Parts,
     Rows,
+    Run,
     feature_writer,
     rows_of,
 )
 from tlpipe.types import (
+    Block,
     Content,
     Item,
     Network,
@@ -41,7 +43,7 @@ from tlpipe.types import (
     Twin,
 )
 from tlpipe.workflows.common import RunOptions, pixels_of
-from tlpipe.workflows.earlier import Earlier
+from tlpipe.workflows.earlier import Comparison, Earlier
 from tlpipe.workflows.source_watch import SourceWatch
 
 if TYPE_CHECKING:
@@ -66,8 +68,7 @@ class Job:
     card: Card
     network: Network
     options: RunOptions
-    fresh: int | None
-    """Items to be read, as far as that is known."""
+    found: Comparison
     still_there: Callable[[], None] = lambda: None
     """Called when all is written, before it replaces what was there; may raise ``SourceError``."""
 
@@ -134,7 +135,7 @@ class _Update:
                 self._take(result, writer)
                 if self._progress is not None:
                     self._done += 1
-                    self._progress(Progress("embed", self._done, job.fresh, self._rejects))
+                    self._progress(Progress("embed", self._done, job.found.fresh, self._rejects))
 
     def _plan(self) -> Iterator[Item | Rows | Outcome]:
         """Items to embed, rows that are taken over, and what is known to be a reject, in order."""
@@ -142,19 +143,24 @@ class _Update:
         known.rewind()
         met = None if source.unique_keys else DigestIndex()
         with contextlib.closing(met) if met is not None else contextlib.nullcontext():
-            for block in source.scan(stats=known.count > 0):
+            for block, runs in self._blocks():
                 twice = set() if met is None else _twice(block.keys, met)
-                for start, count, rows in known.split(block, without=twice):
+                for start, count, rows in known.split(block, runs, without=twice):
                     if rows is not None:
-                        at = slice(start, start + count)
-                        rows = replace(rows, labels=block.labels[at])
                         if not self._assigned:
-                            rows = replace(rows, splits=np.array(block.splits[at], np.int8))
+                            splits = np.array(block.splits[start : start + count], np.int8)
+                            rows = replace(rows, splits=splits)
                         yield rows
                         continue
                     for index in range(start, start + count):
                         item = block.item(index)
                         yield _twice_rejected(item) if index in twice else item
+
+    def _blocks(self) -> Iterable[tuple[Block, list[Run] | None]]:
+        """Blocks of the source, with what was found of them already."""
+        if self._job.found.plan is not None:
+            return self._job.found.plan
+        return ((block, None) for block in self._job.source.scan(stats=self._known.count > 0))
 
     def _loader(self) -> Loader:
         card = self._job.card

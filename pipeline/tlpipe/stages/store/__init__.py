@@ -26,8 +26,10 @@ from tlpipe.stages.store.features import read_features as read_features
 from tlpipe.stages.store.features import read_rejects as read_rejects
 from tlpipe.stages.store.index import DigestIndex as DigestIndex
 from tlpipe.stages.store.known import Known as Known
+from tlpipe.stages.store.known import Run as Run
 from tlpipe.stages.store.layout import FORMAT as FORMAT
 from tlpipe.stages.store.layout import FORMAT_VERSION as FORMAT_VERSION
+from tlpipe.stages.store.layout import SPAN_ROWS as SPAN_ROWS
 from tlpipe.stages.store.layout import SPLITS_FROM_SOURCE as SPLITS_FROM_SOURCE
 from tlpipe.stages.store.layout import FeatureHeader as FeatureHeader
 from tlpipe.stages.store.layout import declared_backbone as declared_backbone
@@ -35,7 +37,6 @@ from tlpipe.stages.store.lock import writer_lock as writer_lock
 from tlpipe.stages.store.mend import Mended as Mended
 from tlpipe.stages.store.mend import mend_file as mend_file
 from tlpipe.stages.store.parts import Parts as Parts
-from tlpipe.stages.store.read import SPAN_ROWS as SPAN_ROWS
 from tlpipe.stages.store.read import FeatureFile as FeatureFile
 from tlpipe.stages.store.rows import Rows as Rows
 from tlpipe.stages.store.rows import rows_of as rows_of

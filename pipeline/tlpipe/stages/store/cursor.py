@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tlpipe.stages.store.read import SPAN_ROWS, FeatureFile
+from tlpipe.stages.store.layout import SPAN_ROWS
+from tlpipe.stages.store.read import FeatureFile
 
 if TYPE_CHECKING:
     from tlpipe.types import Block

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tlpipe.stages.store.layout import FeatureHeader
-from tlpipe.stages.store.read import SPAN_ROWS, FeatureFile
+from tlpipe.stages.store.layout import SPAN_ROWS, FeatureHeader
+from tlpipe.stages.store.read import FeatureFile
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,7 @@ import bisect
 import itertools
 import logging
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,8 @@ import numpy as np
 from tlpipe.errors import DamagedFileError
 from tlpipe.stages.store.cursor import ANY, Cursor, identities, identity
 from tlpipe.stages.store.index import DigestIndex
-from tlpipe.stages.store.layout import CHUNK_ROWS
-from tlpipe.stages.store.read import SPAN_ROWS, FeatureFile
+from tlpipe.stages.store.layout import CHUNK_ROWS, SPAN_ROWS
+from tlpipe.stages.store.read import FeatureFile
 from tlpipe.stages.store.rows import Rows
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Known:
             yield Run(unknown, start - unknown, None)
 
     def split(
-        self, block: Block, *, without: Collection[int] = ()
+        self, block: Block, runs: Iterable[Run] | None = None, *, without: Collection[int] = ()
     ) -> Iterator[tuple[int, int, Rows | None]]:
         """Cover a block, in order, with rows that hold its items, and None for those to be read.
 
@@ -123,20 +123,25 @@ class Known:
         Parameters
         ----------
         block : Block
+        runs : iterable of Run, optional
+            What ``match`` said of the block, where it was asked before.
         without : collection of int
             Items to leave to the caller.
         """
-        runs = [Run(0, len(block), None)] if self.rehash else self.match(block)
+        if runs is None:
+            runs = [Run(0, len(block), None)] if self.rehash else self.match(block)
         for run in runs:
             if run.place is None:
                 yield run.start, run.count, None
                 continue
             for start, place, count in self._pieces(run.start, run.place, run.count, _SPAN_ROWS):
                 try:
-                    yield from _outside(start, count, self.rows(place, count), without)
+                    yield from _outside(
+                        start, count, self._named(block, start, place, count), without
+                    )
                 except DamagedFileError as exc:
                     _log.warning("%s The images are embedded again.", exc.message)
-                    yield from self._sound(start, place, count, without)
+                    yield from self._sound(block, start, place, count, without)
 
     def _pieces(
         self, start: int, place: int, count: int, size: int
@@ -149,13 +154,18 @@ class Known:
             yield start + done, place + done, step
             done += step
 
+    def _named(self, block: Block, start: int, place: int, count: int) -> Rows:
+        """Rows with the keys and labels that the source gives their items."""
+        at = slice(start, start + count)
+        return replace(self.rows(place, count), keys=block.keys[at], labels=block.labels[at])
+
     def _sound(
-        self, start: int, place: int, count: int, without: Collection[int]
+        self, block: Block, start: int, place: int, count: int, without: Collection[int]
     ) -> Iterator[tuple[int, int, Rows | None]]:
         """The chunks of a damaged span that are good, and None for the others."""
         for first, at, step in self._pieces(start, place, count, CHUNK_ROWS):
             try:
-                yield from _outside(first, step, self.rows(at, step), without)
+                yield from _outside(first, step, self._named(block, first, at, step), without)
             except DamagedFileError:
                 yield first, step, None
 
@@ -232,6 +242,8 @@ class Known:
     def rows(self, place: int, count: int = 1) -> Rows:
         """Rows of one span, of a few that are kept in memory; may be asked for in any thread.
 
+        They have neither their keys nor their labels, which whoever asks knows better.
+
         Raises
         ------
         DamagedFileError
@@ -252,7 +264,7 @@ class Known:
             span = self._spans.pop((number, first, size), None)
             if span is None:
                 stop = min(first + size, self.files[number].count)
-                span = self.files[number].rows(first, stop, vectors=True)
+                span = self.files[number].rows(first, stop, vectors=True, texts=False)
             self._spans[number, first, size] = span
             if len(self._spans) > _SPANS:
                 del self._spans[next(iter(self._spans))]

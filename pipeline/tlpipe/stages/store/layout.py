@@ -26,6 +26,9 @@ CHUNK_ROWS = 256
 """Rows per chunk, per write and per checksum. Uncompressed chunks of 64 to 1,024 rows write and
 read at the disk's speed; embeddings hardly compress."""
 
+SPAN_ROWS = 32 * CHUNK_ROWS
+"""Rows read at once where all are read: 8,192."""
+
 LIBVER = ("v110", "v110")
 """Versions of HDF5's own structures: those of 1.10, which carry checksums, where those of 1.8 and
 before do not. A flipped byte in them is found on opening, and not walked into."""

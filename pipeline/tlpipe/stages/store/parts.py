@@ -19,8 +19,8 @@ from pathlib import Path
 
 from tlpipe.errors import DamagedFileError, FeatureFileError, OutputError
 from tlpipe.files import sync_folder, whole_file
-from tlpipe.stages.store.layout import CHUNK_ROWS, FeatureHeader
-from tlpipe.stages.store.read import SPAN_ROWS, FeatureFile
+from tlpipe.stages.store.layout import CHUNK_ROWS, SPAN_ROWS, FeatureHeader
+from tlpipe.stages.store.read import FeatureFile
 from tlpipe.stages.store.rows import Rows
 from tlpipe.stages.store.write import FeatureWriter, feature_writer
 

@@ -17,6 +17,7 @@ from tlpipe.stages.store.layout import (
     CHUNK_ROWS,
     COLUMNS,
     REJECT_COLUMNS,
+    SPAN_ROWS,
     TEXT,
     VECTORS,
     FeatureHeader,
@@ -39,9 +40,6 @@ from tlpipe.types import FileStat, Reason, Reject, Split, Stage
 if TYPE_CHECKING:
     from tlpipe.types import Float32Array
 
-SPAN_ROWS = 32 * CHUNK_ROWS
-"""Rows read at once where all are read: 8,192."""
-
 
 class FeatureFile:
     """An open feature file. What is read of it was checked against its checksums.
@@ -58,10 +56,8 @@ class FeatureFile:
     Attributes
     ----------
     header : FeatureHeader
-    version : int
-        Of the format.
-    count, dim : int
-        N and D.
+    version, count, dim : int
+        That of the format, N and D.
     classes : list of str
 
     Raises
@@ -201,8 +197,8 @@ class FeatureFile:
             names: list[str | None] = self._names[numbers].tolist()
             return names
 
-    def rows(self, start: int, stop: int, *, vectors: bool = False) -> Rows:
-        """Rows from `start` to before `stop`.
+    def rows(self, start: int, stop: int, *, vectors: bool = False, texts: bool = True) -> Rows:
+        """Rows from `start` to before `stop`; without `texts`, keys and labels are empty.
 
         Raises
         ------
@@ -212,14 +208,18 @@ class FeatureFile:
             splits = self.read("splits", start, stop)
             if not np.isin(splits, list(Split)).all():
                 raise ValueError(f"splits that are not of {[int(split) for split in Split]}")
-            none = np.full(stop - start, -1, np.int64)
+            count = stop - start
             return Rows(
-                keys=[key.decode() for key in self.read("keys", start, stop)],
+                keys=[k.decode() for k in self.read("keys", start, stop)]
+                if texts
+                else [""] * count,
                 content_sha256=self.read("content_sha256", start, stop),
                 stat=self.read("stat", start, stop),
-                labels=self.labels(start, stop),
+                labels=self.labels(start, stop) if texts else [None] * count,
                 splits=splits,
-                groups=self.read("groups", start, stop) if "groups" in self.columns else none,
+                groups=self.read("groups", start, stop)
+                if "groups" in self.columns
+                else np.full(count, -1, np.int64),
                 vectors=self.vectors(start, stop) if vectors else None,
             )
 

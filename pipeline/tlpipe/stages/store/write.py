@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _BUFFER_ROWS = 4 * CHUNK_ROWS
 """Rows that are gathered before they are written: whole chunks."""
 
-_SINGLE_CHUNKS = 16
+_SINGLE_CHUNKS = 16  # at a file's start
 
 
 @dataclass
@@ -86,8 +86,7 @@ def _hdf5(path: Path) -> Iterator[tuple[h5py.File, GuardedFile]]:
     """An HDF5 file to write, and the guard that knows whether writing went well."""
     guard = GuardedFile(path)
     try:
-        # Without a cache of chunks: what is written is whole chunks, and they go to their places in
-        # the order they come in, with HDF5's structures between them and not at the end.
+        # No cache of chunks: whole ones are written, each to its place in the order they come in.
         with h5py.File(guard, "w", libver=LIBVER, rdcc_nbytes=0) as file:
             yield file, guard
     except Exception as exc:
