@@ -252,7 +252,7 @@ def test_a_source_that_goes_away_is_an_error(place: Place, what: str) -> None:
     place.check_continues()
 
 
-@pytest.mark.parametrize("number", range(1, 9))
+@pytest.mark.parametrize("number", range(1, 6))
 def test_a_folder_that_cannot_be_listed_is_an_error(
     place: Place, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
