@@ -10,7 +10,12 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import h5py
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -19,6 +24,9 @@ _MARK = b"GCOL\x01"
 
 _HEADER = 16
 """Bytes of the header of a collection, and of each object in it, with lengths of 8 bytes."""
+
+_TEXT = np.dtype([("length", "<u4"), ("heap", "<u8"), ("number", "<u4")])
+"""What a dataset holds of a text: its length, and where it is (section VI.B, "variable-length")."""
 
 _LEAST = 4096
 """Bytes of the smallest collection (H5HG_MINSIZE), which HDF5 reads at first."""
@@ -79,7 +87,8 @@ class FileContent(io.RawIOBase):
             done += got
         view[done:] = bytes(len(view) - done)
 
-    def _bytes(self, start: int, count: int) -> bytes:
+    def bytes_at(self, start: int, count: int) -> bytes:
+        """Up to `count` bytes from `start` on; the position stays."""
         buffer = bytearray(max(0, min(count, self.length - start)))
         self._fill(memoryview(buffer), start)
         return bytes(buffer)
@@ -90,11 +99,11 @@ class FileContent(io.RawIOBase):
         data = bytes(view if len(view) <= _MOST_SEARCHED else view[:_LEAST])
         before = min(start, edge)
         if data[:edge].find(b"L\x01") >= 0 or data[:1] == _MARK[-1:]:
-            data = self._bytes(start - before, before) + data
+            data = self.bytes_at(start - before, before) + data
         else:
             before = 0
         if any(data.endswith(_MARK[:n]) for n in range(1, len(_MARK))):
-            data += self._bytes(start - before + len(data), edge)
+            data += self.bytes_at(start - before + len(data), edge)
         at = data.find(_MARK)
         while at >= 0:
             first = at - before  # in the view; may be negative
@@ -105,11 +114,11 @@ class FileContent(io.RawIOBase):
 
     def _is_sound(self, address: int) -> bool:
         """Whether walking over the objects of a collection comes to its end."""
-        size = int.from_bytes(self._bytes(address + 8, 8), "little")
+        size = int.from_bytes(self.bytes_at(address + 8, 8), "little")
         if not _LEAST <= size <= self.length - address:
             return True  # it is no collection, or HDF5 refuses it for its size
         at, end = _HEADER, size
-        heap = self._bytes(address, size)
+        heap = self.bytes_at(address, size)
         while at + _HEADER <= end:
             number = int.from_bytes(heap[at : at + 2], "little")
             length = int.from_bytes(heap[at + 8 : at + 16], "little")
@@ -136,3 +145,22 @@ def stated_length(path: Path) -> int | None:
     if len(start) < 48 or start[:8] != SIGNATURE or start[8] not in (2, 3) or start[9] != 8:
         return None
     return int.from_bytes(start[28:36], "little")
+
+
+def check_lengths(dataset: h5py.Dataset, content: FileContent, start: int, stop: int) -> None:
+    """Refuse texts that claim more bytes than the file has, for which HDF5 would take memory.
+
+    Raises
+    ------
+    ValueError
+    """
+    rows = dataset.chunks[0]
+    for first in range(start - start % rows, stop, rows):
+        stored = dataset.id.get_chunk_info_by_coord((first,))
+        if stored.byte_offset is None:  # nothing was ever stored there
+            continue
+        raw = content.bytes_at(stored.byte_offset, rows * _TEXT.itemsize)
+        texts = np.frombuffer(raw, _TEXT, count=len(raw) // _TEXT.itemsize)
+        claimed = int(texts["length"][: min(stop - first, rows)].sum(dtype=np.int64))
+        if claimed > content.length:
+            raise ValueError(f"texts of {claimed} bytes in a file of {content.length}")
