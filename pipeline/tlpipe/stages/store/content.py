@@ -154,12 +154,15 @@ def check_lengths(dataset: h5py.Dataset, content: FileContent, start: int, stop:
     ------
     ValueError
     """
-    rows = dataset.chunks[0]
-    for first in range(start - start % rows, stop, rows):
-        stored = dataset.id.get_chunk_info_by_coord((first,))
-        if stored.byte_offset is None:  # nothing was ever stored there
-            continue
-        raw = content.bytes_at(stored.byte_offset, rows * _TEXT.itemsize)
+    rows = dataset.chunks[0] if dataset.chunks else dataset.shape[0]
+    for first in range(start - start % rows, stop, rows) if rows else ():
+        if dataset.chunks:
+            offset = dataset.id.get_chunk_info_by_coord((first,)).byte_offset
+        else:
+            offset = dataset.id.get_offset()
+        if offset is None:
+            raise ValueError("texts that are not stored as a feature file stores them")
+        raw = content.bytes_at(offset, rows * _TEXT.itemsize)
         texts = np.frombuffer(raw, _TEXT, count=len(raw) // _TEXT.itemsize)
         claimed = int(texts["length"][: min(stop - first, rows)].sum(dtype=np.int64))
         if claimed > content.length:

@@ -193,7 +193,7 @@ def _shape_damage(dataset: h5py.Dataset, name: str, column: Column, size_bytes: 
     )
     if column.dtype == TEXT:
         text = h5py.check_string_dtype(dataset.dtype)
-        right = text is not None and text.length is None and dataset.chunks is not None
+        right = text is not None and text.length is None
     else:
         right = dataset.dtype == column.dtype
     if not right or dataset.shape[1:] != row or (name == VECTORS and row[0] < 1):
