@@ -367,7 +367,7 @@ def results(
 
 
 HARMLESS = {  # what some ways of opening may take for good
-    "attribute with NUL", "attribute of 50 MB", "user block", "key that leads out",
+    "attribute with NUL", "attribute of 50 MB", "key that leads out",
     "key of 30 MB", "time beyond range", "time without end", "time of change beyond",
 }  # fmt: skip
 

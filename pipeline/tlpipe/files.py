@@ -72,7 +72,7 @@ def is_dir(path: Path) -> bool:
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a file's name can be written as UTF-8: on Linux it may be any bytes."""
+    """Whether a name can be written as UTF-8: that of a file on Linux may be any bytes."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -27,7 +27,7 @@ def verify_command(ctx: click.Context, file: Path, as_json: bool) -> None:
     code is 1 if anything is.
 
     \b
-    Examples:
+    Example:
       tlpipe verify classifier.onnx
       tlpipe verify features.h5
     """

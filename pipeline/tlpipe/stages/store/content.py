@@ -11,7 +11,12 @@ from __future__ import annotations
 import io
 import struct
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import h5py
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -23,6 +28,9 @@ _HEADER = 16
 
 _OBJECT = struct.Struct("<H6xQ").unpack_from
 """Number and length in bytes of an object, out of its header."""
+
+_TEXT = np.dtype([("length", "<u4"), ("heap", "<u8"), ("number", "<u4")])
+"""What a dataset holds of a text: its length, and where it is (section VI.B, "variable-length")."""
 
 _LEAST = 4096
 """Bytes of the smallest collection (H5HG_MINSIZE), which HDF5 reads at first."""
@@ -83,7 +91,8 @@ class FileContent(io.RawIOBase):
             done += got
         view[done:] = bytes(len(view) - done)
 
-    def _bytes(self, start: int, count: int) -> bytes:
+    def bytes_at(self, start: int, count: int) -> bytes:
+        """Up to `count` bytes from `start` on; the position stays."""
         buffer = bytearray(max(0, min(count, self.length - start)))
         self._fill(memoryview(buffer), start)
         return bytes(buffer)
@@ -94,11 +103,11 @@ class FileContent(io.RawIOBase):
         data = bytes(view if len(view) <= _MOST_SEARCHED else view[:_LEAST])
         before = min(start, edge)
         if data[:edge].find(b"L\x01") >= 0 or data[:1] == _MARK[-1:]:
-            data = self._bytes(start - before, before) + data
+            data = self.bytes_at(start - before, before) + data
         else:
             before = 0
         if any(data.endswith(_MARK[:n]) for n in range(1, len(_MARK))):
-            data += self._bytes(start - before + len(data), edge)
+            data += self.bytes_at(start - before + len(data), edge)
         at = data.find(_MARK)
         while at >= 0:
             first = at - before  # in the view; may be negative
@@ -109,11 +118,11 @@ class FileContent(io.RawIOBase):
 
     def _is_sound(self, address: int) -> bool:
         """Whether walking over the objects of a collection comes to its end."""
-        size = int.from_bytes(self._bytes(address + 8, 8), "little")
+        size = int.from_bytes(self.bytes_at(address + 8, 8), "little")
         if not _LEAST <= size <= self.length - address:
             return True  # it is no collection, or HDF5 refuses it for its size
         at, end = _HEADER, size
-        heap = self._bytes(address, size)
+        heap = self.bytes_at(address, size)
         while at + _HEADER <= end:
             number, length = _OBJECT(heap, at)
             step = _HEADER + (length + 7) // 8 * 8 if number else length
@@ -139,3 +148,25 @@ def stated_length(path: Path) -> int | None:
     if len(start) < 48 or start[:8] != SIGNATURE or start[8] not in (2, 3) or start[9] != 8:
         return None
     return int.from_bytes(start[28:36], "little")
+
+
+def check_lengths(dataset: h5py.Dataset, content: FileContent, start: int, stop: int) -> None:
+    """Refuse texts that claim more bytes than the file has, for which HDF5 would take memory.
+
+    Raises
+    ------
+    ValueError
+    """
+    rows = dataset.chunks[0] if dataset.chunks else dataset.shape[0]
+    for first in range(start - start % rows, stop, rows) if rows else ():
+        if dataset.chunks:
+            offset = dataset.id.get_chunk_info_by_coord((first,)).byte_offset
+        else:
+            offset = dataset.id.get_offset()
+        if offset is None:
+            raise ValueError("texts that are not stored as a feature file stores them")
+        raw = content.bytes_at(offset, rows * _TEXT.itemsize)
+        texts = np.frombuffer(raw, _TEXT, count=len(raw) // _TEXT.itemsize)
+        claimed = int(texts["length"][: min(stop - first, rows)].sum(dtype=np.int64))
+        if claimed > content.length:
+            raise ValueError(f"texts of {claimed} bytes in a file of {content.length}")

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 import h5py
 import numpy as np
 
-from tlpipe.errors import DamagedFileError, FeatureFileError
-from tlpipe.files import is_file
-from tlpipe.stages.store.content import FileContent
+from tlpipe.errors import DamagedFileError
+from tlpipe.stages.store.content import FileContent, check_lengths
 from tlpipe.stages.store.layout import (
     CHUNK_ROWS,
     COLUMNS,
@@ -26,14 +25,13 @@ from tlpipe.stages.store.layout import (
 )
 from tlpipe.stages.store.rows import Rows
 from tlpipe.stages.store.structure import (
-    FOREIGN,
     MEND,
-    NO_FEATURE_FILE,
     check_version,
     columns_of,
     damage_of,
     foreign_errors,
     header_fields,
+    open_hdf5,
 )
 from tlpipe.types import FileStat, Reason, Reject, Split, Stage
 
@@ -50,7 +48,7 @@ class FeatureFile:
     Parameters
     ----------
     path : pathlib.Path
-    content : file object, optional
+    content : FileContent, optional
         Read instead of the file at `path`.
 
     Attributes
@@ -68,33 +66,17 @@ class FeatureFile:
         It is damaged.
     """
 
-    def __init__(self, path: Path, content: Any = None, *, sealed: bool = True) -> None:
+    def __init__(
+        self, path: Path, content: FileContent | None = None, *, sealed: bool = True
+    ) -> None:
         self.path = path
-        self._content = content
-        self._file = self._open()
+        self._content, self._file = open_hdf5(path, content)
         try:
             with foreign_errors(path):
                 self._start(path, sealed)
         except BaseException:
             self.close()
             raise
-
-    def _open(self) -> h5py.File:
-        path = self.path
-        if self._content is None and not is_file(path):
-            raise FeatureFileError(f"The feature file {str(path)!r} does not exist.")
-        try:
-            self._content = self._content or FileContent(path)
-            return h5py.File(self._content, "r")
-        except PermissionError as exc:
-            raise FeatureFileError(f"{str(path)!r} cannot be read: {exc.strerror}.") from exc
-        except FOREIGN as exc:
-            if self._content is not None:
-                self._content.close()
-            raise FeatureFileError(
-                f"{str(path)!r} is no HDF5 file, or is damaged: {exc}.",
-                hint=f"{NO_FEATURE_FILE} {MEND}",
-            ) from exc
 
     def _start(self, path: Path, sealed: bool) -> None:
         file = self._file
@@ -164,6 +146,8 @@ class FeatureFile:
 
     def _values(self, dataset: h5py.Dataset, start: int, stop: int) -> Any:
         with foreign_errors(self.path):
+            if dataset.dtype == TEXT:
+                check_lengths(dataset, self._content, start, stop)
             values = dataset[start:stop]
             if values.dtype != TEXT:
                 return values

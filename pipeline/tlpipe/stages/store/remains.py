@@ -13,11 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import h5py
-
 from tlpipe.errors import FeatureFileError, TlpipeError
 from tlpipe.files import is_file
-from tlpipe.stages.store.content import FileContent, stated_length
+from tlpipe.stages.store.content import FileContent, check_lengths, stated_length
 from tlpipe.stages.store.layout import (
     CHECKSUM_DTYPE,
     CHUNK_ROWS,
@@ -35,6 +33,7 @@ from tlpipe.stages.store.structure import (
     columns_of,
     dataset_damage,
     header_fields,
+    open_hdf5,
     text_attribute,
 )
 
@@ -89,8 +88,7 @@ class Remains:
         self.path = path
         self.missing_bytes = 0
         self.faults: list[tuple[str, str]] = []
-        self._content: FileContent | None = None
-        self._file = self._open()
+        self._content, self._file = open_hdf5(path, self._cut_off())
         try:
             self.version = check_version(self._file, path)
             if self.version == 1 and "checksums" in self._file:
@@ -108,29 +106,21 @@ class Remains:
             self.close()
             raise
 
-    def _open(self) -> h5py.File:
+    def _cut_off(self) -> FileContent | None:
+        """The file as it was, with zeros at its end, if it was cut off."""
         path = self.path
         if not is_file(path):
-            raise FeatureFileError(f"The feature file {str(path)!r} does not exist.")
+            return None
         try:
             size, stated = path.stat().st_size, stated_length(path)
-            if stated is not None and size < stated <= LEAST_LEFT * size:
-                self.missing_bytes = stated - size
-                self.faults.append(
-                    ("", f"{self.missing_bytes} of its {stated} bytes were cut off at its end")
-                )
-            self._content = FileContent(path, stated if self.missing_bytes else None)
-            return h5py.File(self._content, "r")
-        except PermissionError as exc:
+            if stated is None or not size < stated <= LEAST_LEFT * size:
+                return None
+            self.missing_bytes = stated - size
+            words = f"{self.missing_bytes} of its {stated} bytes were cut off at its end"
+            self.faults.append(("", words))
+            return FileContent(path, stated)
+        except OSError as exc:
             raise FeatureFileError(f"{str(path)!r} cannot be read: {exc.strerror}.") from exc
-        except FOREIGN as exc:
-            if self._content is not None:
-                self._content.close()
-            raise FeatureFileError(
-                f"{str(path)!r} is no HDF5 file, or so damaged that nothing of it can be read:"
-                f" {exc}.",
-                hint=NO_FEATURE_FILE,
-            ) from exc
 
     def _survey(self) -> None:
         file, size = self._file, self._file.id.get_filesize()
@@ -224,6 +214,8 @@ class Remains:
         if dataset.shape[0] < stop:
             return Piece(None, f"the dataset ends after {dataset.shape[0]} rows")
         try:
+            if dataset.dtype == TEXT:
+                check_lengths(dataset, self._content, start, stop)
             values = dataset[start:stop]
             if values.dtype == TEXT:
                 values = values.tolist()
@@ -243,8 +235,7 @@ class Remains:
     def close(self) -> None:
         """Close the file; closing again does nothing."""
         self._file.close()
-        if self._content is not None:
-            self._content.close()
+        self._content.close()
 
     def __enter__(self) -> Self:
         return self

@@ -15,6 +15,8 @@ from pathlib import Path
 import h5py
 
 from tlpipe.errors import DamagedFileError, FeatureFileError, TlpipeError
+from tlpipe.files import is_file, is_utf8
+from tlpipe.stages.store.content import FileContent
 from tlpipe.stages.store.layout import (
     CHECKSUM_DTYPE,
     CHUNK_ROWS,
@@ -62,6 +64,30 @@ def foreign_errors(path: Path) -> Iterator[None]:
         raise DamagedFileError(f"{str(path)!r} is damaged: {exc!r}.", hint=MEND) from exc
 
 
+def open_hdf5(path: Path, content: FileContent | None = None) -> tuple[FileContent, h5py.File]:
+    """Open an HDF5 file; both of what this gives are to be closed.
+
+    Raises
+    ------
+    FeatureFileError
+        The file is missing, cannot be read or is no HDF5 file.
+    """
+    if content is None and not is_file(path):
+        raise FeatureFileError(f"The feature file {str(path)!r} does not exist.")
+    try:
+        content = content or FileContent(path)
+        return content, h5py.File(content, "r")
+    except PermissionError as exc:
+        raise FeatureFileError(f"{str(path)!r} cannot be read: {exc.strerror}.") from exc
+    except FOREIGN as exc:
+        if content is not None:
+            content.close()
+        raise FeatureFileError(
+            f"{str(path)!r} is no HDF5 file, or is damaged: {exc}.",
+            hint=f"{NO_FEATURE_FILE} {MEND}",
+        ) from exc
+
+
 def check_version(file: h5py.File, path: Path) -> int:
     """Format version of a file that is a feature file of a version that can be read.
 
@@ -69,6 +95,11 @@ def check_version(file: h5py.File, path: Path) -> int:
     ------
     FeatureFileError
     """
+    if file.userblock_size:
+        raise FeatureFileError(
+            f"{str(path)!r} is no feature file: something else stands before it (a user block).",
+            hint=NO_FEATURE_FILE,
+        )
     mark = text_attribute(file, "format")
     if mark != FORMAT:
         raise FeatureFileError(
@@ -182,7 +213,7 @@ def text_attribute(file: h5py.File, name: str) -> str | None:
     if identifier.shape != () or text is None or text.length is not None:
         return None
     value = file.attrs[name]
-    return value if isinstance(value, str) else None
+    return value if isinstance(value, str) and is_utf8(value) else None
 
 
 def _integer_attribute(file: h5py.File, name: str) -> int | None:
