@@ -10,7 +10,7 @@ ROUNDS ?= 300
 SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check format torture bench bench-import clean
+.PHONY: help demo test lint types check format torture bench bench-scan bench-import clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,6 +58,9 @@ torture: $(VENV)/.developer ## kill embeddings at every step and check what is l
 bench: $(VENV)/.developer ## measure embedding against the machine's limit: make bench SOURCE=folder
 	@test -n "$(SOURCE)" || { echo "Name a folder of images: make bench SOURCE=folder" >&2; exit 2; }
 	$(BIN)/python tests/benchmarks/embed_rate.py $(SOURCE)
+
+bench-scan: $(VENV)/.developer ## measure listing a source against a bare walk
+	$(BIN)/python tests/benchmarks/scan_rate.py
 
 bench-import: $(VENV)/.developer ## measure what taking an ONNX file as a backbone costs: [NETWORK=file]
 	$(BIN)/python tests/benchmarks/import_cost.py $(NETWORK)

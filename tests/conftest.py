@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from tlpipe.card import Card
 from tlpipe.catalogue import read_card
 from tlpipe.files import CACHE_VARIABLE, CARDS_VARIABLE, sha256_file
 from tlpipe.graph.digest import weights_digest
+from tlpipe.stages.store import FeatureFile, feature_writer
 
 TINY_SIZE = 16
 TINY_DIM = 8
@@ -145,6 +147,22 @@ def write_image(path: Path, seed: int, colour: tuple[int, int, int] = (128, 128,
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels.astype(np.uint8)).save(path)
     return path
+
+
+def aged(root: Path) -> Path:
+    """Set all files' times of change to long ago, so that they prove that nothing has changed."""
+    for path in root.rglob("*"):
+        if path.is_file():
+            os.utime(path, ns=(1_600_000_000 * 10**9, 1_600_000_000 * 10**9 + path.stat().st_size))
+    return root
+
+
+def with_header(path: Path, **changes: str) -> None:
+    """Write a feature file again, with another header."""
+    with FeatureFile(path) as file:
+        header, rows = replace(file.header, **changes), file.rows(0, file.count, vectors=True)
+    with feature_writer(path, header, rows.vectors.shape[1]) as writer:
+        writer.add(rows)
 
 
 def write_classes(root: Path, count: int, seed: int = 0) -> Path:

@@ -8,11 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import onnx
 import pytest
 
-from conftest import Trained, card_text, tiny_network
+from conftest import Trained, card_text, tiny_network, with_header
 from tlpipe.card import SCHEMA, Card
 from tlpipe.catalogue import all_cards, cards_dir, find_card, read_card
 from tlpipe.errors import CardError, UnknownBackboneError
@@ -427,9 +426,8 @@ def test_files_with_a_card_of_schema_1_are_read(
 ) -> None:
     old = json.dumps(as_schema_1(tiny_card), sort_keys=True)
     features = Path(shutil.copy(trained.features, tmp_path / "old.h5"))
-    with h5py.File(features, "r+") as file:
-        assert json.loads(file.attrs["backbone"])["schema"] == SCHEMA
-        file.attrs["backbone"] = old
+    assert json.loads(read_features(features).header.backbone)["schema"] == SCHEMA
+    with_header(features, backbone=old)
     header = read_features(features).header
     assert header.card("it") == tiny_card
     flat = metadata(onnx.load(trained.classifier)) | {"backbone": old}

@@ -79,7 +79,8 @@ def test_the_whole_road(road: Path, tiny_card_path: Path) -> None:
         "Classes (3): blue 8, green 8, red 9.",
         "Skipped: 1 not an image (.txt).",
     ]
-    assert lines[3].startswith(f"Wrote {str(features)!r}: 24 embeddings of 8 numbers, made at ")
+    start = f"Wrote {str(features)!r}: 24 embeddings of 8 numbers: 24 embedded at "
+    assert lines[3].startswith(start)
     assert lines[3].endswith(" images/s on CPUExecutionProvider.")
     assert lines[4] == f"Rejected 1: 1 empty. List them: tlpipe inspect {features} --rejects"
     assert result.stdout == ""
@@ -129,6 +130,46 @@ def test_train_in_one(road: Path, tiny_card_path: Path) -> None:
         f"Error: The output {str(road / 'c.onnx')!r} exists already.\n"
         "Hint: Choose another --output, or replace it with --overwrite.\n"
     )
+
+
+def test_paths_lead_outside_the_source_only_where_it_is_allowed(
+    trained: Trained, road: Path, tiny_card_path: Path
+) -> None:
+    shelf = write_classes(road / "shelf", 6)
+    source = road / "given" / "album.csv"
+    source.parent.mkdir()
+    rows = [f"{path},{path.parent.name}\n" for path in sorted(shelf.rglob("*.png"))]
+    source.write_text("path,label\n" + "".join(rows))
+    backbone = ("--backbone", tiny_card_path)
+    for command in [
+        ("classify", trained.classifier, source, "-o", road / "p.csv"),
+        ("evaluate", trained.classifier, source),
+        ("embed", source, "-o", road / "f.h5", *backbone),
+        ("train", source, "-o", road / "c.onnx", *backbone),
+        ("models", "check", tiny_card_path, source),
+    ]:
+        refused = run(*command, "--allow-outside", source.parent)
+        assert refused.exit_code == 1
+        assert "line 2, names '" in refused.stderr
+        assert "--allow-outside FOLDER" in refused.stderr
+        result = run(*command, "--allow-outside", source.parent, "--allow-outside", shelf)
+        assert result.exit_code == 0, result.stderr
+    unknown = run("embed", source, "-o", road / "g.h5", "--allow-outside", road / "none")
+    assert unknown.exit_code == 1
+    assert "which links and paths may lead into, does not exist" in unknown.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+def test_a_link_that_leads_outside_is_said(trained: Trained, road: Path) -> None:
+    write_image(road / "shelf" / "one.png", 5)
+    source = write_classes(road / "album", 1)
+    (source / "red" / "one.png").symlink_to(road / "shelf" / "one.png")
+    result = run("classify", trained.classifier, source, "-o", road / "p.csv")
+    assert "Skipped: 1 link that leads outside the source." in result.stderr
+    assert "The link 'red/one.png' leads outside the source and is left out" in result.stderr
+    allowed = ("--allow-outside", road / "shelf", "--overwrite")
+    result = run("classify", trained.classifier, source, "-o", road / "p.csv", *allowed)
+    assert result.stderr.startswith("Found 4 images in a folder per class.")
 
 
 @pytest.mark.parametrize(("limit", "code"), [("0", 3), ("1", 0), ("1%", 3), ("50%", 0)])

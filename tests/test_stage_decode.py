@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tlpipe.stages import decode as module
-from tlpipe.stages.decode import decode, formats, quiet_pillow
+from tlpipe.stages.decode import decode, formats, quiet_pillow, read_file
 from tlpipe.types import Reason, Reject, Stage
 
 RED, GREEN = (250, 10, 10), (10, 200, 30)
@@ -26,16 +26,21 @@ def saved(path: Path, image: Image.Image, **options: Any) -> Path:
     return path
 
 
+def decoded(path: Path) -> Image.Image | Reject:
+    read = read_file(path)
+    return read if isinstance(read, Reject) else decode(read[0], read[1].stat)
+
+
 def pixels(path: Path) -> np.ndarray:
-    result = decode(path)
-    assert isinstance(result, tuple), result
-    assert result[0].mode == "RGB"
-    return np.asarray(result[0])
+    result = decoded(path)
+    assert isinstance(result, Image.Image), result
+    assert result.mode == "RGB"
+    return np.asarray(result)
 
 
 def reject(path: Path) -> Reject:
     with quiet_pillow():
-        result = decode(path)
+        result = decoded(path)
     assert isinstance(result, Reject)
     return result
 
@@ -64,7 +69,7 @@ def test_common_formats(tmp_path: Path, kind: str) -> None:
 
 def test_content_hash_and_stat(tmp_path: Path) -> None:
     path = saved(tmp_path / "x.png", halves())
-    result = decode(path)
+    result = read_file(path)
     assert isinstance(result, tuple)
     content = result[1]
     assert content.sha256 == hashlib.sha256(path.read_bytes()).digest()
@@ -224,8 +229,8 @@ def test_no_content_raises(
     path = tmp_path / "fuzz"
     path.write_bytes(data[: int(keep * len(data))])
     with quiet_pillow():
-        result = decode(path)
-    assert isinstance(result, Reject) or result[0].mode == "RGB"
+        result = decoded(path)
+    assert isinstance(result, Reject) or result.mode == "RGB"
 
 
 def bomb(path: Path, side: int) -> Path:

@@ -70,7 +70,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 def test_splits_beside_other_folders_are_ambiguous(tmp_path: Path) -> None:
     touch(tmp_path, "train/x/1.png", "test/x/2.png", "more/3.png")
     with pytest.raises(SourceError, match=r"holds the splits \['test', 'train'\] and beside them"):
-        open_source(tmp_path)
+        list(open_source(tmp_path).scan(stats=True))
 
 
 def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
@@ -95,17 +95,18 @@ def test_what_is_no_image_is_skipped_and_said(tmp_path: Path) -> None:
     ]
 
 
-def test_symbolic_links_are_followed_and_loops_cut(tmp_path: Path) -> None:
-    outside = touch(tmp_path / "outside", "o.png")
-    root = touch(tmp_path / "root", "c/1.png")
-    (root / "linked").symlink_to(outside, target_is_directory=True)
-    (root / "c" / "file.png").symlink_to(outside / "o.png")
+def test_links_to_files_inside_are_items_and_no_folder_is_listed_twice(tmp_path: Path) -> None:
+    root = touch(tmp_path / "root", "c/1.png", ".store/kept/2.png")
+    (root / "c" / "file.png").symlink_to(root / "c" / "1.png")
     (root / "c" / "up").symlink_to(root, target_is_directory=True)
-    (root / "c" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (root / "again").symlink_to(root / "c", target_is_directory=True)
+    (root / "d").symlink_to(root / ".store" / "kept", target_is_directory=True)
+    (root / "c" / "gone.png").symlink_to(root / "nowhere.png")
     (root / "c" / "self.png").symlink_to(root / "c" / "self.png")
     keys = [key for key, _, _ in listed(root)]
-    assert keys == ["c/1.png", "c/file.png", "c/gone.png", "c/self.png", "linked/o.png"]
-    assert dict(open_source(root).survey.skipped) == {"symbolic link to a folder it lies in": 1}
+    assert keys == ["c/1.png", "c/file.png", "c/gone.png", "c/self.png", "d/2.png"]
+    skipped = {"link to a folder that is listed anyway": 2, "hidden": 1}
+    assert dict(open_source(root).survey.skipped) == skipped
 
 
 def test_odd_names_are_kept(tmp_path: Path) -> None:
@@ -159,8 +160,11 @@ def test_a_missing_source(tmp_path: Path, name: str) -> None:
 
 def test_a_source_without_images(tmp_path: Path) -> None:
     touch(tmp_path, "a.txt")
+    source = open_source(tmp_path)
+    with pytest.raises(SourceError):
+        list(source.scan(stats=True))
     with pytest.raises(SourceError) as caught:
-        open_source(tmp_path)
+        _ = source.survey
     assert str(caught.value) == (
         f"The source {str(tmp_path)!r} holds no image (skipped: 1 not an image (.txt))."
         " Images are recognised by their extension: .jpg, .png, .webp, .tif and so on."
@@ -176,7 +180,8 @@ def manifest(folder: Path, text: str | bytes, name: str = "m.csv") -> Path:
 def test_a_manifest_stays_in_its_order(tmp_path: Path) -> None:
     text = "\ufeffPath,Label,Split,note\r\nz.jpg,dog,train,x\r\n\r\n/abs/a.png,cat,VAL,\r\nq,,,\r\n"
     path = manifest(tmp_path, text)
-    source = open_source(path)
+    source = open_source(path, allow_outside=["/"])
+    assert not source.unique_keys
     assert list(source.items()) == [
         Item("z.jpg", tmp_path / "z.jpg", "dog", Split.TRAIN),
         Item("/abs/a.png", Path("/abs/a.png"), "cat", Split.VALIDATION),
@@ -211,4 +216,60 @@ def test_a_wrong_manifest_is_refused_before_any_work(
     tmp_path: Path, text: str | bytes, message: str
 ) -> None:
     with pytest.raises(SourceError, match=message):
+        _ = open_source(manifest(tmp_path, text)).survey
+
+
+@pytest.mark.parametrize("text", ["file\na\n", "", "path,path\na,b\n", b"caf\xe9\n"])
+def test_a_wrong_header_is_refused_at_once(tmp_path: Path, text: str | bytes) -> None:
+    with pytest.raises(SourceError):
         open_source(manifest(tmp_path, text))
+
+
+def test_blocks_hold_at_most_4096_items_of_many_folders(tmp_path: Path) -> None:
+    names = [f"{c}/{i:04d}.png" for c in "abc" for i in range(1500)]
+    touch(tmp_path, *names)
+    (tmp_path / "b" / "0007.png").write_bytes(b"12345")
+    (tmp_path / "b" / "0008.png").unlink()
+    (tmp_path / "b" / "0008.png").symlink_to("nowhere")
+    source = open_source(tmp_path)
+    assert source.unique_keys
+    blocks = list(source.scan(stats=True))
+    assert [len(block) for block in blocks] == [4096, 404]
+    assert [key for block in blocks for key in block.keys] == names
+    assert [label for block in blocks for label in block.labels] == [name[0] for name in names]
+    found = tmp_path / "b" / "0007.png"
+    assert blocks[0].stats[1507] == (5, found.stat().st_mtime_ns)
+    assert blocks[0].stats[1508] == (-1, -1)
+    assert blocks[0].item(1507) == Item("b/0007.png", found, "b")
+    assert not next(source.scan(stats=False)).stats
+    assert source.survey.count == 4500
+
+
+def test_a_full_scan_makes_the_survey_and_needs_no_other_walk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "a/1.png", "b/2.png")
+    source = open_source(tmp_path)
+    list(source.scan(stats=True))
+    touch(tmp_path, "b/3.png")
+    assert source.survey.count == 2
+    next(source.scan(stats=True))  # not to its end
+    assert source.survey.count == 2
+    list(source.items())
+    assert source.survey.count == 3
+    monkeypatch.setattr(os, "scandir", None)
+    assert source.survey.classes == ["a", "b"]
+
+
+def test_empty_folders_are_neither_splits_nor_classes(tmp_path: Path) -> None:
+    touch(tmp_path, "train/x/1.png", "test/x/1.png", "notes/deep/a.txt", "valid/none/b.txt")
+    assert listed(tmp_path) == [
+        ("test/x/1.png", "x", Split.TEST),
+        ("train/x/1.png", "x", Split.TRAIN),
+    ]
+
+
+def test_a_split_whose_images_come_late_is_found(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"train/{i:03d}.txt" for i in range(300)), "train/deep/er/1.png")
+    touch(tmp_path, *(f"test/x/{i:03d}.png" for i in range(300)))
+    assert open_source(tmp_path).survey.by_split() == {Split.TRAIN: 1, Split.TEST: 300}

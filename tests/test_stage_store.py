@@ -4,8 +4,9 @@ import contextlib
 import errno
 import hashlib
 import os
+import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,17 @@ from hypothesis import strategies as st
 from tlpipe.errors import FeatureFileError, OutputError
 from tlpipe.stages.store import (
     FeatureHeader,
+    FeatureSummary,
+    feature_writer,
     guard,
     inspect_features,
+    layout,
     read_features,
     read_rejects,
-    write_features,
+    rows_of,
+    structure,
 )
+from tlpipe.stages.store import read as reader
 from tlpipe.stages.store import write as store
 from tlpipe.types import Content, FileStat, Item, Outcome, Reason, Reject, Split, Stage
 
@@ -52,6 +58,18 @@ def bad(key: str) -> Outcome:
     return Outcome(Item(key, Path(key)), reject=reject)
 
 
+def write_features(
+    path: Path, header: FeatureHeader, dim: int, outcomes: Iterable[Outcome]
+) -> FeatureSummary:
+    with feature_writer(path, header, dim) as writer:
+        for outcome in outcomes:
+            if outcome.reject is None:
+                writer.add(rows_of([outcome]))
+            else:
+                writer.reject(outcome.item.key, outcome.reject)
+    return writer.summary
+
+
 NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
 OUTCOMES = st.lists(
     st.one_of(
@@ -69,11 +87,12 @@ OUTCOMES = st.lists(
 def test_what_is_written_is_read(tmp_path: Path, outcomes: list[Outcome], chunk: int) -> None:
     path = tmp_path / "f.h5"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "CHUNK_ROWS", chunk)
+        for module in (layout, reader, store, structure):
+            patch.setattr(module, "CHUNK_ROWS", chunk)
         summary = write_features(path, HEADER, DIM, outcomes)
+        found, found_rejects = read_features(path), read_rejects(path)
     rows = [o for o in outcomes if o.reject is None]
     rejected = [o for o in outcomes if o.reject is not None]
-    found = read_features(path)
     assert found.header == HEADER
     assert found.keys == [o.item.key for o in rows]
     np.testing.assert_array_equal(
@@ -84,7 +103,7 @@ def test_what_is_written_is_read(tmp_path: Path, outcomes: list[Outcome], chunk:
     assert names == [o.item.label for o in rows]
     assert found.classes == sorted({o.item.label for o in rows if o.item.label is not None})
     assert found.splits.tolist() == [o.item.split for o in rows]
-    assert list(read_rejects(path)) == [
+    assert found_rejects == [
         (o.item.key, "decode", "empty", f"{o.item.key} is empty") for o in rejected
     ]
     assert (summary.count, summary.rejects.total()) == (len(rows), len(rejected))
@@ -94,18 +113,23 @@ def test_the_file_is_the_one_that_is_specified(tmp_path: Path) -> None:
     path = tmp_path / "f.h5"
     write_features(path, HEADER, DIM, [good("a", "x", Split.TEST), bad("b"), good("c")])
     with h5py.File(path) as file:
+        seal = file.attrs["seal"]
         assert dict(file.attrs) == {
             "format": "tlpipe-features",
-            "format_version": 1,
+            "format_version": 2,
+            "seal": seal,
             **vars(HEADER),
         }
         shapes = {
-            name: (file[name].shape, file[name].dtype.str) for name in file if name != "rejects"
+            name: (file[name].shape, file[name].dtype.str)
+            for name in file
+            if name not in ("rejects", "checksums")
         }
         assert shapes == {
             "classes": ((1,), "|O"),
             "content_sha256": ((2, 32), "|u1"),
             "embeddings": ((2, DIM), "<f4"),
+            "groups": ((2,), "<i8"),
             "keys": ((2,), "|O"),
             "labels": ((2,), "<i4"),
             "splits": ((2,), "|i1"),
@@ -115,6 +139,10 @@ def test_the_file_is_the_one_that_is_specified(tmp_path: Path) -> None:
         assert file["stat"][0].tolist() == (1, 10**18)
         assert file["embeddings"].compression is None
         assert sorted(file["rejects"]) == ["detail", "key", "reason", "stage", "stat"]
+        vectors = file["embeddings"][:].tobytes()
+        assert file["checksums/embeddings"][:].tolist() == [zlib.crc32(vectors)]
+        assert file["checksums/keys"][:].tolist() == [zlib.crc32(b"a\0c\0")]
+        assert file["checksums/rejects/key"][:].tolist() == [zlib.crc32(b"b\0")]
 
 
 def test_inspecting(tmp_path: Path) -> None:
@@ -122,7 +150,7 @@ def test_inspecting(tmp_path: Path) -> None:
     write_features(path, HEADER, DIM, [good("a", "x", Split.TEST), bad("b"), good("c", "x")])
     info = inspect_features(path)
     assert info.shape == (2, DIM)
-    assert info.labels == Counter({(Split.TEST, 0): 1, (Split.NONE, 0): 1})
+    assert info.labels == Counter({(Split.TEST, "x"): 1, (Split.NONE, "x"): 1})
     assert info.rejects == Counter({"empty": 1})
 
 
@@ -196,10 +224,15 @@ def spoil(path: Path, how: Callable[[h5py.File], None]) -> Path:
     ("how", "message"),
     [
         (lambda f: f.attrs.__delitem__("format"), "but no feature file of tlpipe"),
-        (lambda f: f.attrs.__setitem__("format_version", 2), "has format version 2; this tlpipe"),
-        (lambda f: f.__delitem__("labels"), r"is damaged: it lacks \['labels'\]"),
+        (lambda f: f.attrs.__setitem__("format_version", 3), "has format version 3; this tlpipe"),
+        (lambda f: f.__delitem__("labels"), "is damaged: it lacks 'labels'"),
         (lambda f: f["splits"].resize(1, axis=0), "'splits' has 1 rows and 'keys' has 2"),
-        (lambda f: f["labels"].__setitem__(0, 7), "its labels point beyond its classes"),
+        (lambda f: f["labels"].__setitem__(0, 7), "rows 0 to 1 of 'labels' are not those"),
+        (lambda f: f["embeddings"].__setitem__((1, 0), 7), "rows 0 to 1 of 'embeddings' are not"),
+        (lambda f: f["keys"].__setitem__(0, "b"), "rows 0 to 1 of 'keys' are not those"),
+        (lambda f: f.attrs.__setitem__("fingerprint", "0" * 64), "do not belong together"),
+        (lambda f: f["checksums/stat"].__setitem__(0, 1), "do not belong together"),
+        (lambda f: f.__delitem__("checksums"), "it lacks 'checksums/keys'"),
         (lambda f: f.attrs.__delitem__("fingerprint"), "lacks the attribute 'fingerprint'"),
         (lambda f: f.attrs.__delitem__("format_version"), "states no format version"),
         (

@@ -7,9 +7,9 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 import onnx
 import onnxruntime
@@ -17,7 +17,17 @@ import pytest
 from onnx import numpy_helper
 
 import tlpipe
-from conftest import TINY_CLASSES, TINY_DIM, Trained, card_text, tiny_network, write_image
+from conftest import (
+    TINY_CLASSES,
+    TINY_DIM,
+    Trained,
+    aged,
+    card_text,
+    tiny_network,
+    with_header,
+    write_classes,
+    write_image,
+)
 from tlpipe.card import Card
 from tlpipe.catalogue import read_card
 from tlpipe.errors import (
@@ -28,16 +38,18 @@ from tlpipe.errors import (
     OptionError,
     OutputError,
     SourceError,
+    StaleFeaturesError,
     TrainingDataError,
     UnknownFileError,
 )
 from tlpipe.stages.backbone import OrtNetwork, open_graph
+from tlpipe.stages.source import Survey
 from tlpipe.stages.store import read_features, read_rejects
 from tlpipe.stages.weights import prepared_file
 from tlpipe.types import Progress
 from tlpipe.workflows import embed as embed_module
 from tlpipe.workflows import train_head as train_head_module
-from tlpipe.workflows.common import RunOptions, loader
+from tlpipe.workflows.common import RunOptions, as_source, loader, opened
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -122,26 +134,92 @@ def test_an_image_listed_twice_is_stored_once(tiny_card: Card, tmp_path: Path) -
     assert read_features(tmp_path / "f.h5").classes == ["x"]
 
 
-def test_an_existing_output_is_kept_unless_overwritten(
-    trained: Trained, photos: Path, tiny_card: Card
+def test_an_existing_output_that_is_right_is_left_alone(
+    photos: Path, tiny_card: Card, tmp_path: Path
+) -> None:
+    path = tmp_path / "f.h5"
+    root = aged(shutil.copytree(photos, tmp_path / "photos"))
+    first = tlpipe.embed(root, path, backbone=tiny_card)
+    assert (first.unchanged, first.embedded, first.kept) == (False, 45, 0)
+    before = path.read_bytes()
+    again = tlpipe.embed(root, path, backbone=tiny_card)
+    assert (again.unchanged, again.embedded, again.kept) == (True, 0, 45)
+    assert path.read_bytes() == before
+
+
+def test_an_update_embeds_what_is_new_and_no_more(
+    photos: Path, tiny_card: Card, tmp_path: Path
+) -> None:
+    path = tmp_path / "f.h5"
+    root = aged(shutil.copytree(photos, tmp_path / "photos"))
+    tlpipe.embed(root, path, backbone=tiny_card)
+    write_image(root / "red" / "new.png", 99)
+    write_image(root / "red" / "000.png", 98)  # changed
+    (root / "blue" / "001.png").unlink()  # gone
+    (root / "green" / "001.png").rename(root / "blue" / "moved.png")  # another label
+    shutil.copy(root / "blue" / "003.png", root / "blue" / "twin.png")
+    aged(root)
+    result = tlpipe.embed(root, path, backbone=tiny_card)
+    assert (result.embedded, result.copied, result.kept, result.gone) == (2, 2, 42, 2)
+    tlpipe.embed(root, tmp_path / "anew.h5", backbone=tiny_card)
+    found, expected = read_features(path), read_features(tmp_path / "anew.h5")
+    assert found.keys == expected.keys
+    np.testing.assert_array_equal(found.vectors, expected.vectors, strict=True)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_array_equal(found.content_sha256, expected.content_sha256)
+
+
+def test_a_file_of_another_backbone_is_refused(
+    trained: Trained, photos: Path, tiny_card: Card, tmp_path: Path
 ) -> None:
     before = trained.features.read_bytes()
-    with pytest.raises(OutputError, match="exists already"):
-        tlpipe.embed(photos, trained.features, backbone=tiny_card)
+    output = tiny_card.preprocess
+    other = replace(tiny_card, name="other.test", preprocess=replace(output, interpolation="box"))
+    with pytest.raises(StaleFeaturesError) as caught:
+        tlpipe.embed(photos, trained.features, backbone=other)
+    assert "They differ in: name: 'tiny.test' -> 'other.test'; preprocess.interpolation:" in str(
+        caught.value
+    )
     assert trained.features.read_bytes() == before
 
 
-def test_an_interrupted_run_leaves_nothing(
+def test_a_source_that_shrank_is_not_followed_unasked(
+    photos: Path, tiny_card: Card, tmp_path: Path
+) -> None:
+    path = tmp_path / "f.h5"
+    root = aged(shutil.copytree(photos, tmp_path / "photos"))
+    tlpipe.embed(root, path, backbone=tiny_card)
+    before = path.read_bytes()
+    for name in ("red", "green"):
+        shutil.rmtree(root / name)
+    with pytest.raises(SourceError, match=r"30 of the 45 images in .* are not in"):
+        tlpipe.embed(root, path, backbone=tiny_card)
+    assert path.read_bytes() == before
+    options = tlpipe.UpdateOptions(max_gone=30)
+    assert tlpipe.embed(root, path, backbone=tiny_card, update=options).gone == 30
+
+
+def test_an_interrupted_run_is_continued(
     photos: Path, tiny_card: Card, tmp_path: Path, leftovers: Callable[[], list[str]]
 ) -> None:
+    root = aged(shutil.copytree(photos, tmp_path / "photos"))
+
     def interrupt(at: Progress) -> None:
         if at.done == 20:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        tlpipe.embed(photos, tmp_path / "f.h5", backbone=tiny_card, progress=interrupt)
-    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyboardInterrupt) as caught:
+        tlpipe.embed(root, tmp_path / "f.h5", backbone=tiny_card, progress=interrupt)
+    (note,) = caught.value.__notes__
+    assert note == (
+        "20 embeddings of this run are kept; the same command, without --overwrite, goes on from"
+        " there."
+    )
+    assert not (tmp_path / "f.h5").exists()
     assert leftovers() == []
+    result = tlpipe.embed(root, tmp_path / "f.h5", backbone=tiny_card)
+    assert (result.kept, result.embedded) == (20, 25)
+    assert not (tmp_path / ".f.h5.parts").exists()
 
 
 def test_a_card_with_another_dim_is_refused(photos: Path, tmp_path: Path) -> None:
@@ -239,8 +317,7 @@ def test_a_wrong_file_is_refused(trained: Trained, tmp_path: Path) -> None:
 
 def test_features_of_another_fingerprint_are_refused(trained: Trained, tmp_path: Path) -> None:
     path = shutil.copy(trained.features, tmp_path / "f.h5")
-    with h5py.File(path, "r+") as file:
-        file.attrs["fingerprint"] = "0" * 64
+    with_header(path, fingerprint="0" * 64)
     with pytest.raises(FeatureFileError, match=r"its fingerprint 000000000000\.\.\. and its"):
         tlpipe.train_head(path, tmp_path / "c.onnx")
 
@@ -281,7 +358,7 @@ def test_another_seed_holds_out_other_images(trained: Trained, tmp_path: Path) -
 def test_train_is_embed_and_train_head(photos: Path, tiny_card: Card, tmp_path: Path) -> None:
     result = tlpipe.train(photos, tmp_path / "c.onnx", backbone=tiny_card)
     assert result.trained.metrics.accuracy == 1.0
-    names = sorted(path.name for path in tmp_path.iterdir())
+    names = sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".lock")
     assert names == ["c.features.h5", "c.metrics.json", "c.onnx"]
 
 
@@ -603,3 +680,14 @@ def test_the_card_of_a_classifier_is_whole(trained: Trained, tiny_card: Card) ->
     text = next(entry.value for entry in model.metadata_props if entry.key == "backbone")
     assert Card.from_dict(json.loads(text), "it") == tiny_card
     assert dataclasses.asdict(tiny_card)["name"] == "tiny.test"
+
+
+def test_a_source_is_surveyed_when_it_is_taken_not_when_it_is_opened(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").touch()
+    source = opened(tmp_path)
+    with pytest.raises(SourceError, match="holds no image"):
+        as_source(source)
+    write_classes(tmp_path, 1)
+    seen: list[Survey] = []
+    assert as_source(source, seen.append) is source
+    assert seen == [source.survey]

@@ -14,6 +14,9 @@ that fits, so that code which does not know tlpipe can still catch it::
     │   └── UndecidedError     (LookupError)   its last layer or embedding cannot be told
     ├── SourceError            (ValueError)    the images cannot be listed
     ├── FeatureFileError       (ValueError)    not a feature file, or not a usable one
+    │   ├── DamagedFileError   (ValueError)    it is not as it was stored
+    │   └── StaleFeaturesError (ValueError)    its embeddings were made in another way
+    ├── LockedError            (OSError)       another process writes the same file
     ├── ClassifierError        (ValueError)    not a classifier, or not a usable one
     ├── TrainingDataError      (ValueError)    no head can be trained on these embeddings
     ├── UnknownFileError       (ValueError)    a file is none that tlpipe writes or reads
@@ -100,11 +103,11 @@ class FeatureFileError(TlpipeError, ValueError):
     """A file is not a feature file, or not one that can be used."""
 
 
-class DamagedFileError(FeatureFileError):
+class DamagedFileError(FeatureFileError, ValueError):
     """A feature file is not as it was stored."""
 
 
-class StaleFeaturesError(FeatureFileError):
+class StaleFeaturesError(FeatureFileError, ValueError):
     """The stored embeddings were made in another way than the ones now asked for."""
 
 

@@ -11,6 +11,7 @@ from tlpipe.cli.options import (
     PATH,
     TOO_MANY_REJECTS,
     as_run_options,
+    opened_source,
     output_option,
     overwrite_option,
     run_options,
@@ -55,10 +56,11 @@ def classify_command(
     """
     from tlpipe import classify
 
+    opened = opened_source(source, run)
     with progress() as report:
         result = classify(
             classifier,
-            source,
+            opened,
             output,
             top_k=top_k,
             options=as_run_options(**run),
@@ -118,10 +120,11 @@ def evaluate_command(
     """
     from tlpipe import evaluate
 
+    opened = opened_source(source, run)
     with progress() as report:
         result = evaluate(
             classifier,
-            source,
+            opened,
             split=split,
             options=as_run_options(**run),
             output=output,

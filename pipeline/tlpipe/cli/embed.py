@@ -14,6 +14,7 @@ from tlpipe.cli.options import (
     backbone_option,
     found_backbone,
     network_options,
+    opened_source,
     output_option,
     run_options,
     source_argument,
@@ -45,7 +46,7 @@ def embed_command(
 
     SOURCE is a folder with one folder per class, the same under train/, validation/ (or val/) and
     test/, a flat folder, one image, or a CSV file with a column 'path' and optionally 'label' and
-    'split'.
+    'split'. Its links and paths may lead outside it only where --allow-outside says so.
 
     Where the output exists it is updated: images that are new or changed are embedded, those gone
     are dropped, labels and splits follow the source. A run that was cut short is continued.
@@ -57,9 +58,10 @@ def embed_command(
     from tlpipe import UpdateOptions, embed
 
     card = found_backbone(backbone, more)
+    opened = opened_source(source, more)
     with progress() as report:
         result = embed(
-            source,
+            opened,
             output,
             backbone=card,
             options=as_run_options(**more),

@@ -15,6 +15,7 @@ from tlpipe.cli.options import (
     as_run_options,
     backbone_option,
     network_options,
+    opened_source,
     output_option,
     overwrite_option,
     run_options,
@@ -142,10 +143,11 @@ def check_command(
     from tlpipe import check_backbone
 
     backbone_options = as_backbone_options(more)
+    opened = opened_source(source, more)
     with progress() as report:
         result = check_backbone(
             backbone,
-            source,
+            opened,
             backbone_options=backbone_options,
             options=as_run_options(**more),
             most=most,

@@ -14,6 +14,7 @@ from tlpipe.types import DEFAULT_BACKBONE, DEFAULT_SEED, DEVICES, POOLING_CHOICE
 
 if TYPE_CHECKING:
     from tlpipe.card import Card
+    from tlpipe.stages.source import Source
     from tlpipe.workflows.common import RunOptions
     from tlpipe.workflows.network import BackboneOptions
 
@@ -158,6 +159,14 @@ def run_options(command: F) -> F:
             show_default=True,
             help="Where the network runs. auto: CUDA where there is an NVIDIA GPU, else the CPU.",
         ),
+        click.option(
+            "--allow-outside",
+            type=PATH,
+            metavar="FOLDER",
+            multiple=True,
+            help="Folder outside the source into which its links and paths may lead; / for"
+            " anywhere. May be given several times.",
+        ),
     ):
         command = option(command)
     return command
@@ -187,8 +196,15 @@ def update_options(command: F) -> F:
     return command
 
 
+def opened_source(source: Path, more: dict[str, Any]) -> Source:
+    """Open the source that a command's arguments name, and take ``--allow-outside`` out of them."""
+    from tlpipe.stages.source import open_source
+
+    return open_source(source, allow_outside=more.pop("allow_outside"))
+
+
 def as_run_options(device: Any, batch_size: int | None, max_rejects: float | None) -> RunOptions:
-    """Gather the values of ``run_options``."""
+    """Gather the values of ``run_options``, but for that of ``opened_source``."""
     from tlpipe.workflows.common import RunOptions
 
     return RunOptions(device, batch_size, max_rejects)

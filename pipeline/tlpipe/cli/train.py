@@ -15,6 +15,7 @@ from tlpipe.cli.options import (
     backbone_option,
     found_backbone,
     network_options,
+    opened_source,
     output_option,
     overwrite_option,
     run_options,
@@ -80,9 +81,10 @@ def train_command(
     from tlpipe import train
 
     card = found_backbone(backbone, more)
+    opened = opened_source(source, more)
     with progress() as report:
         result = train(
-            source,
+            opened,
             output,
             backbone=card,
             options=as_run_options(**more),

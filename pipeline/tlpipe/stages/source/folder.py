@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tlpipe.errors import SourceError
-from tlpipe.stages.source.places import Places
+from tlpipe.stages.source.places import Places, as_folder
 from tlpipe.stages.source.survey import (
     BLOCK_ITEMS,
     OUTSIDE,
@@ -26,7 +25,7 @@ _MOST_NAMED = 5  # of the folders without any image
 
 def open_folder(root: Path, allowed: Sequence[str]) -> Source:
     """Take a folder as classes, splits of classes or unlabelled images; nothing is walked yet."""
-    start = os.path.join(root, "")
+    start = as_folder(str(root))
     known: list[dict[str, Split]] = []  # decided once, so that no later scan labels otherwise
 
     def blocks(survey: Survey, stats: bool) -> Iterator[Block]:
@@ -65,7 +64,7 @@ class _Scan:
     def blocks(self, start: str) -> Iterator[Block]:
         """All items, at most ``BLOCK_ITEMS`` at a time."""
         block = _new()
-        open_ = [_Visit(self.walker.list(start, ""), "", Split.NONE, None)]
+        open_ = [_Visit(self.walker.listing(start, ""), "", Split.NONE, None)]
         while open_:
             here = open_[-1]
             files, folders = here.folder.files, here.folder.folders
@@ -109,7 +108,7 @@ class _Scan:
             split = self.split_of.get(name, Split.NONE)
         elif depth == (2 if self.split_of else 1):
             label = name
-        return _Visit(self.walker.list(*here.folder.below(name)), name, split, label)
+        return _Visit(self.walker.listing(*here.folder.below(name)), name, split, label)
 
     def _leave(self, here: _Visit, above: list[_Visit]) -> None:
         if not above:
@@ -157,7 +156,7 @@ def _split_folders(root: Path, walker: Walker, start: str) -> dict[str, Split]:
 
     Folders without any image say nothing. They are looked into only where a name is a split's.
     """
-    here = walker.list(start, "")
+    here = walker.listing(start, "")
     if not any(name.lower() in SPLIT_NAMES for name in here.folders):
         return {}
     top = {name for name in here.folders if walker.has_image(*here.below(name))}

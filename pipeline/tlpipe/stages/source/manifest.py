@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import os
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TextIO
 
 from tlpipe.errors import SourceError
 from tlpipe.files import is_file
-from tlpipe.stages.source.places import Places
+from tlpipe.stages.source.places import Places, as_folder
 from tlpipe.stages.source.survey import BLOCK_ITEMS, SPLIT_NAMES, Source, Survey, file_stat
 from tlpipe.types import Block, Split
 
@@ -35,7 +35,7 @@ def open_manifest(path: Path, allowed: Sequence[str]) -> Source:
 
     def blocks(survey: Survey, stats: bool) -> Iterator[Block]:
         survey.layout = "a manifest"
-        folder = os.path.join(path.parent, "")
+        folder = as_folder(str(path.parent))
         places = Places(folder, allowed)
         with closing(_rows(path, where)) as rows:
             columns = _columns(next(rows, (1, []))[1], where, survey)
@@ -92,7 +92,7 @@ class _Lines:
         return line
 
 
-def _rows(path: Path, where: str) -> Iterator[tuple[int, list[str]]]:
+def _rows(path: Path, where: str) -> Generator[tuple[int, list[str]]]:
     """Number of the last line of each row, and its values; the header is the first."""
     try:
         # Looked at before it is opened: opening a named pipe would wait for a writer.
@@ -157,8 +157,8 @@ def _values(row: list[str], columns: dict[str, int], where: str) -> tuple[str, s
 
 
 def _path(written: str, folder: str, places: Places, where: str) -> str:
-    """Where a row's image lies, which must be a place that may be read, even if nothing is there."""
-    path = os.path.join(folder, written)
+    """Where a row's image lies: a place that may be read, even if nothing is there."""
+    path = os.path.join(folder, written)  # noqa: PTH118  (a Path for each row is slow)
     real = places.real(path)
     # Where links have no end, nothing can be opened: that is this row's fault, and a reject.
     if real is None or places.hold(real):

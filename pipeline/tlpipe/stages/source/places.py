@@ -1,8 +1,8 @@
 """Where links and paths lead, held against the places a source may be read from.
 
-A source may come from a stranger. So every link of a folder and every path of a manifest is resolved
-and must stay inside the source, or inside a folder that the user named; and of the folders that
-links lead to, each is walked once, so that no net of links makes a walk endless.
+A source may come from a stranger. So every link of a folder and every path of a manifest is
+resolved and must stay inside the source, or inside a folder that the user named; and of the folders
+that links lead to, each is walked once, so that no net of links makes a walk endless.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ class Places:
 
     def __init__(self, root: str, allowed: Sequence[str]) -> None:
         self.root = os.path.realpath(root)
-        self._within = tuple(_as_folder(folder) for folder in (self.root, *allowed))
+        self._within = tuple(
+            as_folder(os.path.normcase(folder)) for folder in (self.root, *allowed)
+        )
         self._real_folder = functools.lru_cache(maxsize=4096)(_real)
 
     def real(self, path: str) -> str | None:
@@ -48,17 +50,17 @@ class Places:
             folder = self._real_folder(parent)
             if folder is None:
                 return None
-            path = os.path.join(folder, name)
+            path = as_folder(folder) + name
             try:
                 target = os.readlink(path)  # noqa: PTH115  (a Path for each file is slow)
             except OSError:  # it is no link, or it does not exist
                 return path
-            path = os.path.join(folder, target)
+            path = os.path.join(folder, target)  # noqa: PTH118
         return None
 
     def hold(self, real: str) -> bool:
         """Whether a real path lies inside one of the folders."""
-        return _as_folder(real).startswith(self._within)
+        return as_folder(os.path.normcase(real)).startswith(self._within)
 
 
 class Followed:
@@ -128,5 +130,6 @@ def _real(path: str) -> str | None:
         return None
 
 
-def _as_folder(path: str) -> str:
-    return os.path.join(os.path.normcase(path), "")
+def as_folder(path: str) -> str:
+    """`path` with a separator at its end."""
+    return path if path.endswith(os.sep) else path + os.sep

@@ -39,7 +39,7 @@ class Folder:
     Attributes
     ----------
     path, prefix : str
-        What stands before a name in a path and in a key; empty, or ending in a separator.
+        What stands before a name in a path and in a key; the path ends in a separator.
     files, folders : list of str
         Names as valid UTF-8.
     raw : dict of str to str
@@ -61,7 +61,7 @@ class Folder:
 
     def below(self, name: str) -> tuple[str, str]:
         """Path and prefix of one of its folders."""
-        return os.path.join(self.path + self.raw.get(name, name), ""), f"{self.prefix}{name}/"
+        return f"{self.path}{self.raw.get(name, name)}{os.sep}", f"{self.prefix}{name}/"
 
 
 @dataclass
@@ -84,7 +84,7 @@ class Walker:
     def __post_init__(self) -> None:
         self._followed = Followed(self.places.root)
 
-    def list(self, path: str, prefix: str) -> Folder:
+    def listing(self, path: str, prefix: str) -> Folder:
         """List one folder.
 
         Parameters
@@ -102,7 +102,7 @@ class Walker:
         links: list[str] = []
         hidden = 0
         try:
-            with os.scandir(path or os.curdir) as entries:
+            with os.scandir(path) as entries:
                 for entry in entries:
                     name = entry.name
                     if name[0] == ".":
@@ -131,7 +131,7 @@ class Walker:
             path, prefix = pending.pop()
             if self._glance(path):
                 return True
-            here = self.list(path, prefix)
+            here = self.listing(path, prefix)
             if here.files:
                 return True
             pending += [here.below(name) for name in reversed(here.folders)]
@@ -140,7 +140,7 @@ class Walker:
     def _glance(self, path: str) -> bool:
         """Whether one of a folder's first entries is an image: spares reading a large one."""
         try:
-            with os.scandir(path or os.curdir) as entries:
+            with os.scandir(path) as entries:
                 return any(
                     entry.name[entry.name.rfind(".") :] in _AS_WRITTEN
                     and entry.name[0] != "."
@@ -204,5 +204,5 @@ def _sorted(path: str, prefix: str, files: list[str], folders: list[str]) -> Fol
 
 def _shown(path: str) -> str:
     """A folder's path, to be read by a person: cut in the middle where it has no end."""
-    text = printable(os.path.normpath(path or os.curdir))
+    text = printable(os.path.normpath(path))
     return repr(text if len(text) <= 1000 else f"{text[:500]} ... {text[-500:]}")

@@ -3,9 +3,9 @@
 The only package that imports h5py. ``docs/feature-file.md`` specifies the format. Imports ``card``,
 ``errors``, ``types`` and ``files``.
 
-* ``layout``, ``rows``, ``write``, ``read``: the file; ``guard`` survives a full disk, ``structure``
-  tells a feature file from anything else;
-* ``known``, ``contents``, ``index``: which items and contents have a vector already;
+* ``layout``, ``rows``, ``write``, ``read``, ``features``: the file; ``guard`` survives a full disk,
+  ``structure`` tells a feature file from anything else;
+* ``known``, ``cursor``, ``contents``, ``index``: which items and contents have a vector already;
 * ``parts``, ``lock``: the finished work of a run, and one writer at a time.
 
 No HDF5 file that anyone may open is written in place: rows go to a temporary file, which takes the
@@ -14,6 +14,11 @@ needs HDF5's file locks, and they are off (they fail on some network file system
 """
 
 from tlpipe.stages.store.contents import Contents as Contents
+from tlpipe.stages.store.features import FeatureInfo as FeatureInfo
+from tlpipe.stages.store.features import Features as Features
+from tlpipe.stages.store.features import inspect_features as inspect_features
+from tlpipe.stages.store.features import read_features as read_features
+from tlpipe.stages.store.features import read_rejects as read_rejects
 from tlpipe.stages.store.index import DigestIndex as DigestIndex
 from tlpipe.stages.store.known import Known as Known
 from tlpipe.stages.store.layout import FORMAT as FORMAT
@@ -24,11 +29,6 @@ from tlpipe.stages.store.lock import writer_lock as writer_lock
 from tlpipe.stages.store.parts import Parts as Parts
 from tlpipe.stages.store.read import SPAN_ROWS as SPAN_ROWS
 from tlpipe.stages.store.read import FeatureFile as FeatureFile
-from tlpipe.stages.store.read import FeatureInfo as FeatureInfo
-from tlpipe.stages.store.read import Features as Features
-from tlpipe.stages.store.read import inspect_features as inspect_features
-from tlpipe.stages.store.read import read_features as read_features
-from tlpipe.stages.store.read import read_rejects as read_rejects
 from tlpipe.stages.store.rows import Rows as Rows
 from tlpipe.stages.store.rows import rows_of as rows_of
 from tlpipe.stages.store.write import FeatureSummary as FeatureSummary

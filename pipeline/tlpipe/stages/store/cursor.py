@@ -1,4 +1,7 @@
-"""A position in a feature file that goes along with a source, and what it knows rows by."""
+"""A position in a feature file that is joined with a source, and what tells one item from another.
+
+An item is known by its key, size and time of change; where these are not trusted, by its key alone.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ if TYPE_CHECKING:
 
 Stat = tuple[int, int]
 
-_FIRST_WINDOW = 64  # rows read after a jump; doubled while the streams agree
+ANY: Stat = (0, 0)
+"""Stands for every stat where none is trusted."""
 
-ANY = (0, 0)
-"""Stands for every state of a file, where only its key counts."""
+_FIRST_WINDOW = 64  # rows read after a jump; doubled while the streams agree
 
 RACY_NS = 2_000_000_000
 """A file that was changed less than this before it was read, or later, may have been changed again
@@ -52,7 +55,7 @@ def _embedded_ns(file: FeatureFile) -> int:
 
 
 def identity(key: str, stat: Stat | None) -> bytes:
-    """Digest of a key and a stat, to find rows by; that of no item where the stat is None."""
+    """What stands for an item in an index: 16 bytes."""
     size, mtime = stat or (-2, -2)  # no file has that
     return hashlib.blake2b(f"{size}:{mtime}:{key}".encode(), digest_size=16).digest()
 

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_UNKNOWN = (-1, -1)
-
 _CHUNKS = 16  # kept in memory: 21 MB at a D of 1,280
+
+_UNKNOWN = (-1, -1)
 
 
 @dataclass(frozen=True, slots=True)
