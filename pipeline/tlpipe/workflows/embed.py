@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from tlpipe.card import Card
-from tlpipe.errors import TlpipeError
+from tlpipe.errors import OutputError, TlpipeError
 from tlpipe.files import check_output
 from tlpipe.stages.backbone import OrtNetwork, open_graph
 from tlpipe.stages.decode import DECODER
@@ -276,6 +276,9 @@ def _work_kept(parts: Parts) -> Iterator[None]:
         except Exception as second:  # the first one is to be heard
             text = second.message if isinstance(second, TlpipeError) else repr(second)
             exc.add_note(f"The last embeddings could not be kept: {text}")
+        with suppress(OutputError):  # the error is being raised already
+            if not parts.names():
+                parts.remove()  # it is empty
         if parts.kept:
             exc.add_note(
                 f"{parts.kept:,} embeddings of this run are kept; the same command, without"
