@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from conftest import write_image
+from conftest import aged, write_image
 from faults import CALLS, RAW, Faults
 from stored import FakeNetwork, datasets, digests, use_network
 from tlpipe import Progress, RunOptions, embed
 from tlpipe.card import Card
 from tlpipe.errors import BackboneError, OutputError, SourceError, TlpipeError
 from tlpipe.stages.store import index
+from tlpipe.workflows import earlier
 from torture_child import small_everything
 
 MOST = int(os.environ.get("TLPIPE_FAULTS", "4"))
@@ -309,10 +310,17 @@ def test_one_image_on_a_bad_spot_of_a_disk_is_a_reject(
     assert b"red/5.png" in datasets(place.output)["rejects/key"]
 
 
-def test_images_that_vanish_while_a_run_works_are_not_dropped_in_silence(place: Place) -> None:
+@pytest.mark.parametrize("remembered", [True, False])
+def test_images_that_vanish_while_a_run_works_are_not_dropped_in_silence(
+    place: Place, monkeypatch: pytest.MonkeyPatch, remembered: bool
+) -> None:
     """A disk below the source is unmounted: its folder is empty, and can be listed."""
+    if not remembered:  # a large source is listed again
+        monkeypatch.setattr(earlier, "MOST_PLANNED", -1)
     place.embed()
     (place.source / "blue" / "0 more.png").write_bytes(b"new")
+    if remembered:  # what is known needs not be there again, but all have changed
+        aged(place.source)
 
     def unmount() -> None:
         for name in ("green", "red"):

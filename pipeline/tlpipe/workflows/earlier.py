@@ -257,10 +257,13 @@ def check_gone(source: Source, file: FeatureFile, found: Comparison, most: float
 
 
 def check_still_there(
-    source: Source, earlier: Earlier, found: Comparison, most: float | None
+    source: Source, earlier: Earlier, found: Comparison, most: float | None, vanished: int
 ) -> None:
-    """Refuse to drop rows of images that went away since the source was compared."""
-    gone = found.kept + found.fresh - source.survey.count
+    """Refuse to drop rows of images that went away since the source was compared.
+
+    Some may be missing in a second list of it, and `vanished` were missing when they were read.
+    """
+    gone = found.kept + found.fresh - source.survey.count + vanished
     if earlier.file is not None and gone > 0:
         found = replace(found, gone=found.gone + gone, kept=found.kept - gone)
         check_gone(source, earlier.file, found, most)

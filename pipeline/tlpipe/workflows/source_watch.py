@@ -11,9 +11,16 @@ from tlpipe.workflows.unplugged import is_unplugged
 
 
 class SourceWatch:
-    """Knows a source from another one that takes its place."""
+    """Knows a source from another one that takes its place.
+
+    Attributes
+    ----------
+    vanished : int
+        Images that a folder had when it was listed, and that were not there any more.
+    """
 
     def __init__(self, source: Source) -> None:
+        self.vanished = 0
         self._source = source
         self._root = _identity(source.path)
 
@@ -36,6 +43,7 @@ class SourceWatch:
                 f" ({reject.detail})",
                 hint="Connect or mount it again, and run the same command.",
             )
+        self.vanished += source.unique_keys and reject.reason is Reason.MISSING
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

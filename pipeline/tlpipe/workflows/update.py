@@ -69,8 +69,9 @@ class Job:
     network: Network
     options: RunOptions
     found: Comparison
-    still_there: Callable[[], None] = lambda: None
-    """Called when all is written, before it replaces what was there; may raise ``SourceError``."""
+    still_there: Callable[[int], None] = lambda vanished: None
+    """Called when all is written, before it replaces what was there, with the number of images that
+    vanished since they were listed; may raise ``SourceError``."""
 
 
 def write_update(
@@ -92,7 +93,7 @@ def write_update(
     try:
         with feature_writer(output, header, dim, temporary=parts.temporary) as writer:
             update.write(writer)
-            job.still_there()
+            job.still_there(update.watch.vanished)
             job.earlier.known.close()  # some systems replace no file that is open
         return writer.summary, update.tally
     finally:
@@ -112,7 +113,7 @@ class _Update:
         self._known = job.earlier.known
         self._assigned = header.splits_from != SPLITS_FROM_SOURCE
         self._done = self._rejects = 0
-        self._watch = SourceWatch(job.source)
+        self.watch = SourceWatch(job.source)
         self.contents = Contents(self._known.contents(), self._known.intact)
 
     def write(self, writer: FeatureWriter) -> None:
@@ -192,7 +193,7 @@ class _Update:
         if outcome.reject is not None or outcome.content is None:
             reject = outcome.reject
             assert reject is not None, "an outcome has content or a reject"
-            self._watch.check(outcome.item, reject)
+            self.watch.check(outcome.item, reject)
             self._rejects += 1
             writer.reject(outcome.item.key, reject)
             return
