@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import io
+import os
 import signal
 import sys
 import threading
@@ -133,7 +134,15 @@ def raise_again(unraisable: sys.UnraisableHookArgs) -> None:
     else:
         sys.__unraisablehook__(unraisable)
         return
-    threading.Timer(0.01, _thread.interrupt_main, [number]).start()
+    threading.Timer(0.01, _interrupt, [number]).start()
+
+
+def _interrupt(number: int) -> None:
+    """Send this process a signal, as from outside, so that it ends waits where it can."""
+    if sys.platform == "win32":
+        _thread.interrupt_main(number)
+    else:
+        os.kill(os.getpid(), number)
 
 
 def main() -> None:
