@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from tlpipe.errors import SourceError, StaleFeaturesError
 from tlpipe.files import is_file
@@ -178,8 +176,10 @@ def _flat(table: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
-def compare(source: Source, earlier: Earlier) -> Comparison:
+def compare(source: Source, earlier: Earlier, met_fresh: Callable[[], object]) -> Comparison:
     """Go once over a source, and tell what an update would do.
+
+    `met_fresh` is called when the first item is met that must be read.
 
     Raises
     ------
@@ -197,6 +197,8 @@ def compare(source: Source, earlier: Earlier) -> Comparison:
             plan.append((block, runs))
         for run in runs:
             if run.place is None:
+                if not result.fresh:
+                    met_fresh()
                 result.fresh += run.count
                 in_step = False
                 continue
@@ -231,7 +233,8 @@ def _labelled_so(file: FeatureFile, place: int, block: Block, start: int, count:
         return False
     if file.header.splits_from != SPLITS_FROM_SOURCE:
         return True  # `tlpipe split` gave them
-    return bool(np.array_equal(file.read("splits", place, place + count), block.splits[at]))
+    found: list[int] = file.read("splits", place, place + count).tolist()
+    return found == block.splits[at]
 
 
 def check_gone(source: Source, file: FeatureFile, found: Comparison, most: float | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +25,7 @@ from tlpipe.stages.store import (
 from tlpipe.stages.weights import prepared_file
 from tlpipe.types import DEFAULT_BACKBONE, ProgressCallback, Split
 from tlpipe.version import __version__
+from tlpipe.workflows.ahead import Ahead
 from tlpipe.workflows.backbones import find_backbone
 from tlpipe.workflows.common import (
     PRECISION,
@@ -179,19 +180,24 @@ def embed(
         source=source_text(source),
         created_at=now(),
     )
-    with writer_lock(output):
+    open_network = Ahead(lambda: OrtNetwork(prepared_file(card, open_graph), options.device))
+    with writer_lock(output), open_network:
         parts = Parts(output)
         anew = overwrite or parts.anew
         with earlier_runs(
             output, parts, header, overwrite=overwrite, rehash=update.rehash
         ) as earlier:
-            found = _compared(source, earlier, update.max_gone, surveyed)
+            found = _compared(source, earlier, open_network.start)
+            if surveyed is not None:
+                surveyed(source.survey)
+            if earlier.file is not None:
+                check_gone(source, earlier.file, found, update.max_gone)
             start = time.perf_counter()
             if earlier.file is not None and found.same:
                 earlier.known.close()  # some systems remove no file that is open
                 parts.remove()  # a run may have been cut short just before
                 return _as_it_was(output, source.survey, earlier.file, options)
-            network = OrtNetwork(prepared_file(card, open_graph), options.device)
+            network = open_network.result()
             header = continued(header, network.provider, earlier)
             still_there = partial(check_still_there, source, earlier, found, update.max_gone)
             job = Job(source, earlier, card, network, options, found, still_there)
@@ -221,19 +227,12 @@ def embed(
     )
 
 
-def _compared(
-    source: Source, earlier: Earlier, most_gone: float | None, surveyed: Surveyed | None
-) -> Comparison:
-    """What an update would do, after the source was surveyed and enough of it was found."""
+def _compared(source: Source, earlier: Earlier, met_fresh: Callable[[], object]) -> Comparison:
+    """What an update would do; of a source of which nothing is known, all is fresh."""
     if earlier.known.count:
-        found = compare(source, earlier)
-    else:
-        found = Comparison(fresh=source.survey.count)
-    if surveyed is not None:
-        surveyed(source.survey)
-    if earlier.file is not None:
-        check_gone(source, earlier.file, found, most_gone)
-    return found
+        return compare(source, earlier, met_fresh)
+    met_fresh()
+    return Comparison(fresh=source.survey.count)
 
 
 def _as_it_was(output: Path, survey: Survey, file: FeatureFile, options: RunOptions) -> EmbedResult:

@@ -47,6 +47,8 @@ from tlpipe.workflows.earlier import Comparison, Earlier
 from tlpipe.workflows.source_watch import SourceWatch
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from tlpipe.types import UInt8Array
 
 
@@ -149,8 +151,7 @@ class _Update:
                 for start, count, rows in known.split(block, runs, without=twice):
                     if rows is not None:
                         if not self._assigned:
-                            splits = np.array(block.splits[start : start + count], np.int8)
-                            rows = replace(rows, splits=splits)
+                            rows = replace(rows, splits=_splits(block, start, count))
                         yield rows
                         continue
                     for index in range(start, start + count):
@@ -229,6 +230,14 @@ class _Update:
             values = {"embeddings": writer.vector(twin.place - self._known.count)}
         self.tally.copied += 1
         return Outcome(outcome.item, outcome.content, values), like
+
+
+def _splits(block: Block, start: int, count: int) -> NDArray[np.int8]:
+    """Splits of some items of a block; mostly they are all the same."""
+    splits = block.splits[start : start + count]
+    if splits.count(splits[0]) == count:
+        return np.full(count, splits[0], np.int8)
+    return np.array(splits, np.int8)
 
 
 def _twice(keys: list[str], met: DigestIndex) -> set[int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,8 @@ class FileContent(io.RawIOBase):
         self._file = path.open("rb", buffering=0)
         self.length = self._file.seek(0, io.SEEK_END) if length is None else length
         self._at = 0
+        self._one_at_a_time = threading.Lock()
+        self._sound: dict[int, bool] = {}  # HDF5 reads each heap twice
 
     def readable(self) -> bool:
         """Yes."""
@@ -82,13 +85,14 @@ class FileContent(io.RawIOBase):
         return count
 
     def _fill(self, view: memoryview, start: int) -> None:
-        self._file.seek(start)
         done = 0
-        while done < len(view):
-            got = self._file.readinto(view[done:])
-            if not got:
-                break
-            done += got
+        with self._one_at_a_time:  # rows are read in several threads
+            self._file.seek(start)
+            while done < len(view):
+                got = self._file.readinto(view[done:])
+                if not got:
+                    break
+                done += got
         view[done:] = bytes(len(view) - done)
 
     def bytes_at(self, start: int, count: int) -> bytes:
@@ -111,7 +115,10 @@ class FileContent(io.RawIOBase):
         at = data.find(_MARK)
         while at >= 0:
             first = at - before  # in the view; may be negative
-            if not self._is_sound(start + first):
+            address = start + first
+            if address not in self._sound:
+                self._sound[address] = self._is_sound(address)
+            if not self._sound[address]:
                 for index in range(max(first, 0), min(first + len(_MARK), len(view))):
                     view[index] = 0
             at = data.find(_MARK, at + 1)

@@ -26,7 +26,7 @@ class Contents:
     Parameters
     ----------
     stored : iterable of (int, uint8 array (n, 32))
-        Digests that have places, numbered from the int on.
+        Digests that have places, numbered from the int on; read at the first question.
     intact : callable
         Whether what is stored at a place may be used.
     """
@@ -40,8 +40,7 @@ class Contents:
         self._lock = threading.Lock()
         self._claims: dict[bytes, Future[Outcome]] = {}
         self._index = DigestIndex()
-        for first, digests in stored:
-            self._index.add(digests, first)
+        self._stored: Iterable[tuple[int, NDArray[np.uint8]]] | None = stored
 
     def ask(self, digest: bytes) -> Twin | None:
         """Where a content is, or will be; None when it is the asker's to embed.
@@ -51,6 +50,10 @@ class Contents:
         digest : bytes of length 32
         """
         with self._lock:
+            if self._stored is not None:  # asked for the first time, in a thread that has time
+                for first, digests in self._stored:
+                    self._index.add(digests, first)
+                self._stored = None
             place = self._index.get(digest)
             if place is not None and self._intact(place):
                 return Twin(place=place)

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_SPAN_ROWS = 4 * CHUNK_ROWS
-_SPANS = 4  # kept in memory: 21 MB at a D of 1,280
+_SPAN_ROWS = 8 * CHUNK_ROWS
+_SPANS = 3  # kept in memory: 31 MB at a D of 1,280
 
 _UNKNOWN = (-1, -1)
 

@@ -43,7 +43,7 @@ class FeatureFile:
     """An open feature file. What is read of it was checked against its checksums.
 
     Opening checks the structure, and the seal that binds attributes, shapes and checksums together:
-    work that hardly grows with the file. Use it in one thread at a time.
+    work that hardly grows with the file. It may be read from several threads.
 
     Parameters
     ----------

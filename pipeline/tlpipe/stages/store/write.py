@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tlpipe.types import Float32Array, Reject
 
 
-_BUFFER_ROWS = 4 * CHUNK_ROWS
+_BUFFER_ROWS = 16 * CHUNK_ROWS
 """Rows that are gathered before they are written: whole chunks."""
 
 _SINGLE_CHUNKS = 16  # at a file's start
