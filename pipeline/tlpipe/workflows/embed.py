@@ -231,8 +231,9 @@ def _compared(source: Source, earlier: Earlier, met_fresh: Callable[[], object])
     """What an update would do; of a source of which nothing is known, all is fresh."""
     if earlier.known.count:
         return compare(source, earlier, met_fresh)
+    found = Comparison(fresh=source.survey.count)
     met_fresh()
-    return Comparison(fresh=source.survey.count)
+    return found
 
 
 def _as_it_was(output: Path, survey: Survey, file: FeatureFile, options: RunOptions) -> EmbedResult:
