@@ -1,4 +1,4 @@
-"""Files: the cache folder, checksums, and outputs that appear whole or not at all.
+"""Files: the cache folder, checksums, outputs that appear whole or not at all, lines with an end.
 
 Owns every write to disk that a reader may see. Takes paths, gives paths and digests.
 May import ``errors`` only.
@@ -10,8 +10,9 @@ import contextlib
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Self, TextIO
 
 from tlpipe.errors import OutputError, TlpipeError
 
@@ -78,6 +79,42 @@ def is_utf8(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+class RowLines:
+    """Lines of a CSV text, none read further than a row may go; quotes may spread a row over many.
+
+    Parameters
+    ----------
+    stream : text file
+    most : int
+        Characters that a row may have.
+    too_long : callable
+        Gives the error to raise, for the number of the line.
+    """
+
+    def __init__(
+        self, stream: TextIO, most: int, too_long: Callable[[int], OSError | ValueError]
+    ) -> None:
+        self._stream, self._most, self._too_long = stream, most, too_long
+        self._number, self._room = 0, most
+
+    def next_row(self) -> None:
+        """Begin a new row."""
+        self._room = self._most
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        line = self._stream.readline(self._room + 1)
+        if not line:
+            raise StopIteration
+        self._number += 1
+        self._room -= len(line)
+        if self._room < 0:
+            raise self._too_long(self._number)
+        return line
 
 
 def check_output(

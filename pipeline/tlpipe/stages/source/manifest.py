@@ -8,10 +8,9 @@ import reprlib
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TextIO
 
 from tlpipe.errors import SourceError
-from tlpipe.files import is_file
+from tlpipe.files import RowLines, is_file
 from tlpipe.stages.source.places import Places, as_folder
 from tlpipe.stages.source.survey import BLOCK_ITEMS, SPLIT_NAMES, Source, Survey, file_stat
 from tlpipe.types import Block, Split
@@ -59,37 +58,11 @@ def open_manifest(path: Path, allowed: Sequence[str]) -> Source:
     return Source(path, blocks, unique_keys=False)
 
 
-class _Lines:
-    """Lines of a text, none read further than a row may go.
-
-    Attributes
-    ----------
-    room : int
-        Characters that the present row may still have. Quotes may spread a row over many lines.
-    """
-
-    def __init__(self, stream: TextIO, where: str) -> None:
-        self._stream = stream
-        self._where = where
-        self._number = 0
-        self.room = MOST_CHARACTERS
-
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        line = self._stream.readline(self.room + 1)
-        if not line:
-            raise StopIteration
-        self._number += 1
-        self.room -= len(line)
-        if self.room < 0:
-            raise SourceError(
-                f"{self._where}, line {self._number}: the row has more than {MOST_CHARACTERS:,}"
-                " characters.",
-                hint="A row holds a path, and maybe a label and a split.",
-            )
-        return line
+def _too_long(where: str, line: int) -> SourceError:
+    return SourceError(
+        f"{where}, line {line}: the row has more than {MOST_CHARACTERS:,} characters.",
+        hint="A row holds a path, and maybe a label and a split.",
+    )
 
 
 def _rows(path: Path, where: str) -> Generator[tuple[int, list[str]]]:
@@ -99,7 +72,7 @@ def _rows(path: Path, where: str) -> Generator[tuple[int, list[str]]]:
         if not is_file(path):
             raise SourceError(f"{where} is no regular file any more.")
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            lines = _Lines(stream, where)
+            lines = RowLines(stream, MOST_CHARACTERS, lambda line: _too_long(where, line))
             rows = csv.reader(
                 lines, delimiter=MANIFEST_DELIMITERS[path.suffix.lower()], strict=True
             )
@@ -111,7 +84,7 @@ def _rows(path: Path, where: str) -> Generator[tuple[int, list[str]]]:
                         hint="A row holds a path, and maybe a label and a split.",
                     )
                 yield rows.line_num, row
-                lines.room = MOST_CHARACTERS
+                lines.next_row()
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
         raise SourceError(
             f"{where} cannot be read: {exc}.", hint="It must be UTF-8 text with a header line."

@@ -8,11 +8,12 @@ import re
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tlpipe.errors import TableError
+from tlpipe.files import RowLines
 from tlpipe.stages.tables.block import SPLIT_TEXTS, Table, TableBlock, TableSource
 from tlpipe.stages.tables.checks import (
     ALIASES,
@@ -41,35 +42,16 @@ MOST_COLUMNS = MOST_DIM + 100
 COLUMNS = ["key", "label", "split", "group", "content_sha256", "size_bytes", "mtime_ns"]
 
 
-class _Lines:
-    """Lines of a text; those of one row, which quotes may spread, have no more than their room."""
-
-    def __init__(self, stream: TextIO, where: str) -> None:
-        self._stream, self._where = stream, where
-        self._number = 0
-        self.room = MOST_CHARACTERS
-
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        line = self._stream.readline(self.room + 1)
-        if not line:
-            raise StopIteration
-        self._number += 1
-        self.room -= len(line)
-        if self.room < 0:
-            raise TableError(
-                f"{self._where}, line {self._number}: the row has more than {MOST_CHARACTERS:,}"
-                " characters."
-            )
-        return line
+def _too_long(where: str, line: int) -> TableError:
+    return TableError(
+        f"{where}, line {line}: the row has more than {MOST_CHARACTERS:,} characters."
+    )
 
 
 def _rows(path: Path, where: str) -> Generator[tuple[int, list[str]], None, None]:
     """Number of the last line of each row, and its values; rows without any are left out."""
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        lines = _Lines(stream, where)
+        lines = RowLines(stream, MOST_CHARACTERS, lambda line: _too_long(where, line))
         rows = csv.reader(lines, strict=True)
         while True:
             with foreign_errors(where):
@@ -86,7 +68,7 @@ def _rows(path: Path, where: str) -> Generator[tuple[int, list[str]], None, None
                 )
             if row:
                 yield rows.line_num, row
-            lines.room = MOST_CHARACTERS
+            lines.next_row()
 
 
 def read_pairs(path: Path, column: str) -> Iterator[tuple[str, str]]:
