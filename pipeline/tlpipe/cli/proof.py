@@ -20,7 +20,7 @@ _SHOWN = 20
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def verify_command(ctx: click.Context, file: Path, as_json: bool) -> None:
-    """Prove that a classifier's backbone is the pretrained one, or a feature file whole.
+    """Prove a classifier's backbone frozen, or a feature file whole.
 
     Of a classifier every tensor is compared with the pretrained file, bit by bit. Of a feature file
     every chunk is read and compared with its checksum, and all that is wrong is named. The exit
@@ -106,7 +106,9 @@ def _same(same: bool) -> str:
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def repair_command(file: Path, output: Path, overwrite: bool, as_json: bool) -> None:
-    """Save every good row of a damaged feature file, and say what must be embedded again.
+    """Save every good row of a damaged feature file.
+
+    It says what must be embedded again, and by which command.
 
     \b
     Example:
