@@ -342,7 +342,7 @@ def test_a_stopped_run_says_what_is_kept_and_the_next_takes_it_up(
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     said = " ".join((done.stdout + done.stderr).split())
     assert f"{kept[1]} taken over as they were" in said
-    assert "0 embedded" in said
+    assert "none embedded" in said
     assert "5,000 embeddings" in said
     assert sorted(p.name for p in tmp_path.iterdir()) == [".f.h5.lock", "f.h5", "photos"]
 

@@ -213,3 +213,10 @@ def test_an_error_inside_frees_the_lock(tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt), writer_lock(path):
             raise KeyboardInterrupt
     assert names(tmp_path) == [".f.h5.lock"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder in which nothing can be made")
+def test_a_folder_that_takes_no_file_is_no_lock_that_is_held() -> None:
+    refused = pytest.raises(OutputError, match="cannot be taken: no file can be made there")
+    with refused, writer_lock(Path("/proc/features.h5")):
+        pass

@@ -100,7 +100,9 @@ def show_embedded(result: Any) -> None:
 
 def _show_written(result: Any) -> None:
     rate = result.embedded / result.elapsed_s
-    how = [f"{result.embedded:,} embedded at {rate:,.0f} images/s on {result.provider}"]
+    how = ["none embedded"]
+    if result.embedded:
+        how = [f"{result.embedded:,} embedded at {rate:,.0f} images/s on {result.provider}"]
     if result.kept:
         how.append(f"{result.kept:,} taken over as they were")
     if result.copied:

@@ -24,6 +24,8 @@ from tlpipe.errors import LockedError, OutputError
 
 _log = logging.getLogger(__name__)
 
+_LOCKS = (".lock", ".lock.owner")
+
 _NO_LOCKS_HERE = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 """What file systems without locks answer to ``flock``."""
 
@@ -49,15 +51,14 @@ def writer_lock(path: Path) -> Iterator[None]:
     try:
         held = _acquire(target)
     except filelock.Timeout as exc:
+        if not any(os.path.lexists(target.with_name(f".{target.name}{end}")) for end in _LOCKS):
+            raise _refused(path, "no file can be made there") from exc
         raise LockedError(
             f"Another process is writing {str(path)!r}: {_holder(note)}.",
             hint="Wait until it has ended, or choose another --output.",
         ) from exc
     except OSError as exc:
-        raise OutputError(
-            f"The lock of {str(path)!r} cannot be taken: {exc.strerror or exc}.",
-            hint="The folder of the output must be writable.",
-        ) from exc
+        raise _refused(path, exc.strerror or str(exc)) from exc
     try:
         with contextlib.suppress(OSError):  # only what a message to others says
             note.write_text(json.dumps(_myself()), encoding="utf-8")
@@ -67,6 +68,13 @@ def writer_lock(path: Path) -> Iterator[None]:
             note.unlink()
         with contextlib.suppress(OSError):  # the system frees it with the process at the latest
             held.release()
+
+
+def _refused(path: Path, why: str) -> OutputError:
+    return OutputError(
+        f"The lock of {str(path)!r} cannot be taken: {why}.",
+        hint="The folder of the output must be writable.",
+    )
 
 
 def _acquire(target: Path) -> filelock.BaseFileLock:
