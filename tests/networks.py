@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tlpipe.graph import EMBEDDINGS
 from tlpipe.graph.analyse import Analysis, Choices, analyse
 from tlpipe.graph.tidy import tidied
-from tlpipe.stages.backbone import open_graph
+from tlpipe.stages.session import open_graph
 
 FloatArray = NDArray[Any]
 

@@ -20,6 +20,7 @@ class FakeNetwork:
     """Gives a vector that is a function of the pixels alone, and counts the images it saw."""
 
     provider = "CPUExecutionProvider"
+    batch_sizes = (4,)
 
     def __init__(self) -> None:
         self.seen: list[bytes] = []
@@ -38,7 +39,7 @@ def vector_of(digest: bytes) -> Any:
 def use_network(patch: pytest.MonkeyPatch, network: Any) -> Any:
     """Have ``embed`` run `network` in place of the backbone."""
     patch.setattr(workflow, "prepared_file", lambda card, open_graph: Path("none"))
-    patch.setattr(workflow, "OrtNetwork", lambda path, device: network)
+    patch.setattr(workflow, "open_network", lambda path, execution: network)
     return network
 
 

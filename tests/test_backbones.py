@@ -30,9 +30,10 @@ from tlpipe.errors import (
     UnknownBackboneError,
     WeightsError,
 )
+from tlpipe.execution import ON_CPU
 from tlpipe.files import CACHE_VARIABLE, CARDS_VARIABLE, user_cards_dir
 from tlpipe.presets import PRESETS, find_preprocess, from_metadata, preset
-from tlpipe.stages.backbone import OrtNetwork, open_graph
+from tlpipe.stages.session import open_graph, open_network
 from tlpipe.stages.weights import downloaded_file, prepared_file, where
 from tlpipe.workflows import backbones as backbones_module
 from tlpipe.workflows.network import look_into
@@ -83,7 +84,7 @@ def test_a_network_is_a_backbone_by_its_path(network: Path) -> None:
     assert (card.output.dim, card.output.classes) == (TINY_DIM, TINY_CLASSES)
     assert (card.output.logits, card.output.activation) == ("logits", "softmax")
     assert (card.input.tensor, card.image_size) == ("x", (TINY_SIZE, TINY_SIZE))
-    found = OrtNetwork(prepared_file(card, open_graph), "cpu").run(noise())["embeddings"]
+    found = open_network(prepared_file(card, open_graph), ON_CPU).run(noise())["embeddings"]
     x = noise().transpose(0, 3, 1, 2).astype(np.float32) * np.float32(1 / 255)
     whole = tiny_network()
     whole.graph.output.append(onnx.ValueInfoProto(name="features"))

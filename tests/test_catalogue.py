@@ -18,8 +18,8 @@ from tlpipe.errors import CardError, UnknownBackboneError
 from tlpipe.graph.io import load_model, metadata
 from tlpipe.graph.tidy import tidied
 from tlpipe.presets import preset
-from tlpipe.stages.backbone import open_graph
 from tlpipe.stages.classifier import read_metadata
+from tlpipe.stages.session import open_graph
 from tlpipe.stages.store import read_features
 from tlpipe.stages.weights import resolved
 from tlpipe.types import DEFAULT_BACKBONE

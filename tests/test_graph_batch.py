@@ -13,7 +13,7 @@ from networks import SIZE, WIDTH, FloatArray, Net, checked, embed, evaluated, fe
 from tlpipe.errors import BackboneError
 from tlpipe.graph.analyse import Choices, analyse
 from tlpipe.graph.batch import way_of
-from tlpipe.stages.backbone import open_graph
+from tlpipe.stages.session import open_graph
 
 CLASSES = 7
 TOKENS = 16

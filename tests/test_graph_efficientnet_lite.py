@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from tlpipe.card import Card
 from tlpipe.catalogue import find_card
 from tlpipe.errors import WeightsError
+from tlpipe.execution import ON_CPU
 from tlpipe.files import sha256_file
 from tlpipe.graph.efficientnet_lite import VARIANTS, build_efficientnet_lite, same_padding
 from tlpipe.graph.legacy_torch import read_state_dict
-from tlpipe.stages.backbone import OrtNetwork, open_graph
+from tlpipe.seams import OpenedNetwork
+from tlpipe.stages.session import open_graph, open_network
 from tlpipe.stages.weights import full_network, prepared_file, pretrained_file
 from tlpipe.types import Item
 from tlpipe.workflows.common import loader
@@ -76,7 +78,7 @@ def pixels(card: Card, name: str) -> np.ndarray:
 def test_embeddings_are_those_of_the_reference(
     card: Card, golden: dict[str, np.ndarray], name: str
 ) -> None:
-    found = OrtNetwork(prepared_file(card, open_graph), "cpu").run(pixels(card, name))[
+    found = open_network(prepared_file(card, open_graph), ON_CPU).run(pixels(card, name))[
         "embeddings"
     ][0]
     expected = golden[f"{name}/embedding"]
@@ -99,15 +101,15 @@ def test_the_card_states_the_input_of_the_variant(card: Card) -> None:
 
 
 @pytest.fixture(scope="module")
-def own(card: Card, tmp_path_factory: pytest.TempPathFactory) -> OrtNetwork:
+def own(card: Card, tmp_path_factory: pytest.TempPathFactory) -> OpenedNetwork:
     path = tmp_path_factory.mktemp("own") / "imagenet.onnx"
     export_backbone(path, backbone=card)
-    return OrtNetwork(path, "cpu")
+    return open_network(path, ON_CPU)
 
 
 @pytest.mark.parametrize("name", PHOTOS)
 def test_the_full_network_names_the_photos(
-    card: Card, golden: dict[str, np.ndarray], own: OrtNetwork, name: str
+    card: Card, golden: dict[str, np.ndarray], own: OpenedNetwork, name: str
 ) -> None:
     found = own.run(pixels(card, name))["probabilities"][0]
     logits = golden[f"{name}/logits"].astype(np.float64)

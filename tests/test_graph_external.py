@@ -19,7 +19,7 @@ from tlpipe.graph.analyse import Choices, analyse
 from tlpipe.graph.digest import tensor_digests, weights_digest
 from tlpipe.graph.io import load_model, write_model
 from tlpipe.graph.references import array_of, data_files, references
-from tlpipe.stages.backbone import open_graph
+from tlpipe.stages.session import open_graph
 
 CLASSES = 50
 DATA = "weights.bin"

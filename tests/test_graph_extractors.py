@@ -15,7 +15,7 @@ from tlpipe.graph.head import join_head
 from tlpipe.graph.index import rename
 from tlpipe.graph.prefix import fold_preprocess
 from tlpipe.presets import find_preprocess
-from tlpipe.stages.backbone import open_graph
+from tlpipe.stages.session import open_graph
 
 
 def refused(model: onnx.ModelProto, choices: Choices | None = None) -> UndecidedError:

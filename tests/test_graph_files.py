@@ -23,7 +23,7 @@ from tlpipe.graph.digest import tensor_digests, weights_digest
 from tlpipe.graph.io import load_model, runnable, write_model
 from tlpipe.graph.references import array_of, data_files, references
 from tlpipe.graph.tidy import tidied
-from tlpipe.stages.backbone import open_graph
+from tlpipe.stages.session import open_graph
 
 CLASSES = 50  # the last layer is large enough to stay in the file: 50 x 24 x 4 bytes
 

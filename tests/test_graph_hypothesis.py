@@ -16,7 +16,7 @@ from tlpipe.graph.analyse import Choices, analyse
 from tlpipe.graph.digest import tensor_digests, weights_digest
 from tlpipe.graph.head import join_head
 from tlpipe.graph.io import check
-from tlpipe.stages.backbone import open_graph
+from tlpipe.stages.session import open_graph
 
 SIDE = 12
 

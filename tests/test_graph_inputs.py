@@ -13,7 +13,7 @@ from networks import SIZE, WIDTH, Net, checked
 from tlpipe.errors import BackboneError
 from tlpipe.graph.analyse import Choices, analyse
 from tlpipe.graph.digest import tensor_digests
-from tlpipe.stages.backbone import open_graph
+from tlpipe.stages.session import open_graph
 
 CLASSES = 7
 

@@ -20,7 +20,7 @@ from tlpipe.graph.digest import tensor_digests
 from tlpipe.graph.image_input import as_fed, sample_images
 from tlpipe.graph.io import load_model
 from tlpipe.graph.tidy import tidied
-from tlpipe.stages.backbone import open_graph
+from tlpipe.stages.session import open_graph
 
 FOLDER = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper
 from networks import WIDTH, Net, checked, embed, evaluated, feed
 from tlpipe.graph.analyse import Analysis, Choices, analyse
 from tlpipe.graph.digest import tensor_digests
-from tlpipe.stages.backbone import open_graph
+from tlpipe.stages.session import open_graph
 
 CLASSES = 7
 

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto
 
 from networks import SIZE, WIDTH, FloatArray, Net, evaluated
+from tlpipe.execution import ON_CPU
 from tlpipe.graph import EMBEDDINGS, IMAGE_INPUT, PROBABILITIES
 from tlpipe.graph.analyse import Choices, analyse
 from tlpipe.graph.batch import way_of
@@ -18,7 +19,7 @@ from tlpipe.graph.digest import tensor_digests
 from tlpipe.graph.head import join_head
 from tlpipe.graph.io import check
 from tlpipe.graph.prefix import fold_preprocess
-from tlpipe.stages.backbone import OrtNetwork, open_graph
+from tlpipe.stages.session import open_graph, open_network
 from tlpipe.types import Preprocess
 
 HEIGHT = 20
@@ -96,7 +97,7 @@ def test_the_folded_network_does_what_numpy_does(
 
     images = np.random.default_rng(2).integers(0, 256, (4, HEIGHT, SIZE, 3), np.uint8)
     images[1:3] //= 2
-    run = OrtNetwork(whole.SerializeToString(), "cpu")
+    run = open_network(whole.SerializeToString(), ON_CPU)
     assert run.shapes() == ((HEIGHT, SIZE, 3), (WIDTH,))
     (expected,) = evaluated(model, ["v"], by_numpy(images, spec, layout, dtype))
     tolerance = 5e-3 if dtype == "float16" else 1e-5
@@ -137,7 +138,7 @@ def test_a_network_may_use_the_names_of_ours(name: str, place: str, way: str) ->
     check(joined)
     assert tensor_digests(joined).items() <= tensor_digests(model).items()
     images = np.random.default_rng(2).integers(0, 256, (4, SIZE, SIZE, 3), np.uint8)
-    ours = OrtNetwork(joined.SerializeToString(), "cpu").run(images)
+    ours = open_network(joined.SerializeToString(), ON_CPU).run(images)
     fed = by_numpy(images, arithmetic("rgb", "float32"), "NCHW", "float32")
     (expected,) = evaluated(model, list(found.output().tensors), fed)
     np.testing.assert_allclose(ours[EMBEDDINGS], expected.reshape(4, -1), rtol=1e-4, atol=1e-5)

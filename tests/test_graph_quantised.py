@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 from networks import SIZE, WIDTH, Net, checked, embed, feed
 from tlpipe.errors import BackboneError
 from tlpipe.graph.analyse import Choices, analyse
-from tlpipe.stages.backbone import open_graph
+from tlpipe.stages.session import open_graph
 
 CLASSES = 7
 MICROSOFT = "com.microsoft"

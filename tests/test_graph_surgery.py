@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from conftest import TINY_DIM, TINY_SIZE, tiny_network
 from tlpipe.card import Card
 from tlpipe.errors import BackboneError
+from tlpipe.execution import ON_CPU
 from tlpipe.graph.cut import Cut, Kind, cut_at
 from tlpipe.graph.digest import same_graph, tensor_digests, weights_digest
 from tlpipe.graph.head import join_head
@@ -21,7 +22,7 @@ from tlpipe.graph.image_input import possible_inputs
 from tlpipe.graph.io import load_model, metadata, signature
 from tlpipe.graph.prefix import fold_preprocess
 from tlpipe.graph.tidy import tidied
-from tlpipe.stages.backbone import OrtNetwork, open_graph
+from tlpipe.stages.session import open_graph, open_network
 from tlpipe.stages.weights import feature_network
 from tlpipe.types import Preprocess
 
@@ -238,7 +239,7 @@ def test_constant_nodes_count_as_weights() -> None:
 
 def test_the_prepared_network_takes_any_batch(tiny_card: Card) -> None:
     features = feature_network(tiny_card, tiny_network(), open_graph)
-    network = OrtNetwork(features.SerializeToString(), "cpu")
+    network = open_network(features.SerializeToString(), ON_CPU)
     four = network.run(noise(4))["embeddings"]
     singles = [network.run(image[np.newaxis])["embeddings"][0] for image in noise(4)]
     np.testing.assert_allclose(four, np.stack(singles), rtol=1e-5, atol=1e-6)

@@ -29,6 +29,7 @@ class Fake:
     """A network that gives each image's first value; counts its calls."""
 
     provider = "CPUExecutionProvider"
+    batch_sizes = (4,)
 
     def __init__(self, fail_at: int | None = None) -> None:
         self.sizes: list[int] = []
@@ -83,11 +84,11 @@ def test_a_vector_that_is_not_finite_is_a_reject() -> None:
     )
 
 
-def test_the_batch_size_follows_the_provider() -> None:
+def test_the_batch_size_follows_the_network() -> None:
     network = Fake()
     list(run([i for i in items(140) if int(i.key) % 10 != 3], load, network, workers=1))
     assert set(network.sizes[:-1]) == {4}
-    network.provider = "CUDAExecutionProvider"
+    network.batch_sizes = (64,)
     network.sizes = []
     list(run([i for i in items(140) if int(i.key) % 10 != 3], load, network, workers=1))
     assert network.sizes == [64, 62]

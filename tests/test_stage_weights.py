@@ -13,8 +13,9 @@ from conftest import TINY_CLASSES, TINY_DIM, TINY_SIZE, card_text, tiny_network
 from tlpipe.card import Card, OutputSpec
 from tlpipe.catalogue import read_card
 from tlpipe.errors import BackboneError, WeightsError
+from tlpipe.execution import ON_CPU
 from tlpipe.files import CACHE_VARIABLE
-from tlpipe.stages.backbone import OrtNetwork, open_graph
+from tlpipe.stages.session import open_graph, open_network
 from tlpipe.stages.weights import (
     feature_network,
     full_network,
@@ -142,7 +143,7 @@ def test_what_a_card_leaves_open_is_found(tiny_card: Card) -> None:
     assert resolved(tiny_card, tiny_network(), open_graph) == tiny_card.output
     images = np.random.default_rng(3).integers(0, 256, (3, TINY_SIZE, TINY_SIZE, 3), np.uint8)
     stated, left = [
-        OrtNetwork(prepared_file(card, open_graph), "cpu").run(images)["embeddings"]
+        open_network(prepared_file(card, open_graph), ON_CPU).run(images)["embeddings"]
         for card in (tiny_card, left_to_find(tiny_card))
     ]
     np.testing.assert_array_equal(left, stated)

@@ -42,14 +42,16 @@ from tlpipe.errors import (
     TrainingDataError,
     UnknownFileError,
 )
-from tlpipe.stages.backbone import OrtNetwork, open_graph
+from tlpipe.execution import ON_CPU
+from tlpipe.stages.session import open_graph, open_network
 from tlpipe.stages.source import Survey
 from tlpipe.stages.store import read_features, read_rejects
 from tlpipe.stages.weights import prepared_file
 from tlpipe.types import Progress
 from tlpipe.workflows import embed as embed_module
 from tlpipe.workflows import train_head as train_head_module
-from tlpipe.workflows.common import RunOptions, as_source, loader, opened
+from tlpipe.workflows.common import as_source, loader, opened
+from tlpipe.workflows.run_options import RunOptions
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -63,7 +65,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def test_a_row_holds_what_belongs_together(trained: Trained, photos: Path, tiny_card: Card) -> None:
     """Key, label and vector of each row belong to one image, embedded alone once more."""
     data = read_features(trained.features)
-    network = OrtNetwork(prepared_file(tiny_card, open_graph), "cpu")
+    network = open_network(prepared_file(tiny_card, open_graph), ON_CPU)
     load = loader(tiny_card.image_size, tiny_card.preprocess)
     assert data.keys == sorted(data.keys)
     for item, key, vector, label in zip(

@@ -24,7 +24,7 @@ from tlpipe.card import Card
 from tlpipe.stages.source import folder
 from tlpipe.stages.store import cursor, guard, known, layout, parts, read, structure, write
 from tlpipe.workflows import embed as workflow
-from tlpipe.workflows.common import RunOptions
+from tlpipe.workflows.run_options import RunOptions
 
 CHUNK_ROWS, SPAN_ROWS, BLOCK_ITEMS, PART_ROWS, MANY = 4, 8, 16, 5, 3
 
@@ -90,14 +90,22 @@ def _watch(step: str, kill: Kill | None, counts: Counter[str]) -> None:
 def _log_pixels(path: Path, poison: float) -> None:
     """Note the pixels of every image that the network runs over; maybe give wrong vectors."""
 
-    class Logged(workflow.OrtNetwork):
-        def run(self, images: Any) -> dict[str, Any]:
+    open_network = workflow.open_network
+
+    def logged(model: Any, execution: Any) -> Any:
+        network = open_network(model, execution)
+        run = network.run
+
+        def logging_run(images: Any) -> dict[str, Any]:
             lines = [hashlib.sha256(image.tobytes()).hexdigest() + "\n" for image in images]
             with path.open("a") as stream:
                 stream.write("".join(lines))
-            return {k: v + np.float32(poison) for k, v in super().run(images).items()}
+            return {k: v + np.float32(poison) for k, v in run(images).items()}
 
-    workflow.OrtNetwork = Logged  # type: ignore[misc]
+        network.run = logging_run
+        return network
+
+    workflow.open_network = logged
 
 
 @dataclass(frozen=True)

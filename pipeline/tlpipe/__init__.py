@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from tlpipe.workflows.check import check_backbone as check_backbone
     from tlpipe.workflows.classify import ClassifyResult as ClassifyResult
     from tlpipe.workflows.classify import classify as classify
-    from tlpipe.workflows.common import RunOptions as RunOptions
-    from tlpipe.workflows.common import UpdateOptions as UpdateOptions
     from tlpipe.workflows.embed import EmbedResult as EmbedResult
     from tlpipe.workflows.embed import embed as embed
     from tlpipe.workflows.evaluate import EvaluateResult as EvaluateResult
@@ -52,6 +50,8 @@ if TYPE_CHECKING:
     from tlpipe.workflows.own_cards import remove_backbone as remove_backbone
     from tlpipe.workflows.pull import pull_backbone as pull_backbone
     from tlpipe.workflows.repair import repair as repair
+    from tlpipe.workflows.run_options import RunOptions as RunOptions
+    from tlpipe.workflows.run_options import UpdateOptions as UpdateOptions
     from tlpipe.workflows.split import SplitReport as SplitReport
     from tlpipe.workflows.split import SplitResult as SplitResult
     from tlpipe.workflows.split import check_splits as check_splits
@@ -83,7 +83,7 @@ _HOMES = {
     "Inspection": "workflows.inspect",
     "MergeResult": "workflows.merge",
     "Progress": "types",
-    "RunOptions": "workflows.common",
+    "RunOptions": "workflows.run_options",
     "Source": "stages.source",
     "SplitOptions": "workflows.split_options",
     "SplitReport": "workflows.split",
@@ -91,7 +91,7 @@ _HOMES = {
     "TlpipeError": "errors",
     "TrainResult": "workflows.train_head",
     "TrainRun": "workflows.train",
-    "UpdateOptions": "workflows.common",
+    "UpdateOptions": "workflows.run_options",
     "VerifyResult": "workflows.verify",
     "__version__": "version",
     "all_cards": "catalogue",

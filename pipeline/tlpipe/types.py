@@ -9,11 +9,11 @@ Sizes in comments and docstrings: N items, B batch, H and W pixels, D embedding,
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,9 +27,6 @@ DEFAULT_SEED = 0
 
 SplitChoice = Literal["auto", "all", "train", "validation", "test"]
 SPLIT_CHOICES: tuple[SplitChoice, ...] = ("auto", "all", "train", "validation", "test")
-
-Device = Literal["auto", "cpu", "cuda"]
-DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda")
 
 PoolingChoice = Literal["mean", "cls", "flatten"]
 POOLING_CHOICES: tuple[PoolingChoice, ...] = ("mean", "cls", "flatten")
@@ -262,34 +259,3 @@ class Preprocess:
         """Plain values, for JSON."""
         plain = asdict(self)
         return plain | {"mean": list(self.mean), "std": list(self.std)}
-
-
-class Network(Protocol):
-    """A network that runs: the seam between the engine and the inference library.
-
-    ``run`` may be called from several threads at once.
-    """
-
-    @property
-    def provider(self) -> str:
-        """Name of the ONNX Runtime execution provider that runs it."""
-
-    def run(self, images: UInt8Array) -> dict[str, Any]:
-        """Outputs by name, each (B, ...), for `images` uint8 (B, H, W, 3), RGB."""
-
-
-class RunGraph(Protocol):
-    """Runs an opened graph once: arrays by input name in, the outputs asked for out."""
-
-    def __call__(self, feeds: Mapping[str, Any], outputs: Sequence[str], /) -> list[Any]:
-        """Values of `outputs`, in that order."""
-
-
-class OpenGraph(Protocol):
-    """Opens a graph that is being worked on: the seam between surgery and inference."""
-
-    def __call__(self, content: bytes, folder: str, /, *, optimised: bool = False) -> RunGraph:
-        """Open a serialized network whose external data are in files of `folder`.
-
-        Without optimisation what runs is what stands in the file; with it, what will run later.
-        """

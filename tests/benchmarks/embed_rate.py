@@ -22,8 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from tlpipe.catalogue import find_card
-from tlpipe.stages.backbone import OrtNetwork, open_graph
+from tlpipe.execution import ON_CPU
+from tlpipe.seams import OpenedNetwork
 from tlpipe.stages.engine import Loader, usable_cores
+from tlpipe.stages.session import open_graph, open_network
 from tlpipe.stages.source import Source, open_source
 from tlpipe.stages.weights import prepared_file
 from tlpipe.types import DEFAULT_BACKBONE, Progress
@@ -43,7 +45,7 @@ print(int(status.split("VmHWM:")[1].split()[0]) * 1024)  # Linux counts in KiB
 """
 
 
-def core_seconds(source: Source, load: Loader, network: OrtNetwork) -> tuple[float, float]:
+def core_seconds(source: Source, load: Loader, network: OpenedNetwork) -> tuple[float, float]:
     """Seconds of one core per image to load, and to infer at the best batch size."""
     items = list(source.items())
     items = items[:: max(1, len(items) // SAMPLE)][:SAMPLE]
@@ -92,7 +94,7 @@ def main() -> None:
     source = open_source(arguments.source)
     card = find_card(DEFAULT_BACKBONE)
     load = loader(card.image_size, card.preprocess)
-    network = OrtNetwork(prepared_file(card, open_graph), "cpu")
+    network = open_network(prepared_file(card, open_graph), ON_CPU)
     core_seconds(source, load, network)  # warm up
     print(f"{source.survey.count} images, {usable_cores()} cores")
     rows = []

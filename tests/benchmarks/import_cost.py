@@ -27,7 +27,7 @@ from onnx import numpy_helper
 
 IMPORT = """
 from tlpipe import BackboneOptions, find_backbone
-from tlpipe.stages.backbone import open_graph
+from tlpipe.stages.session import open_graph
 from tlpipe.stages.weights import prepared_file
 card = find_backbone(sys.argv[1], BackboneOptions(preprocess="imagenet"))
 prepared_file(card, open_graph)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tlpipe.types import DEFAULT_BACKBONE, DEFAULT_SEED, DEVICES, POOLING_CHOICES
+from tlpipe.execution import DEVICES
+from tlpipe.types import DEFAULT_BACKBONE, DEFAULT_SEED, POOLING_CHOICES
 
 if TYPE_CHECKING:
     from tlpipe.card import Card
     from tlpipe.stages.source import Source
-    from tlpipe.workflows.common import RunOptions
     from tlpipe.workflows.network import BackboneOptions
+    from tlpipe.workflows.run_options import RunOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -205,6 +206,6 @@ def opened_source(source: Path, more: dict[str, Any]) -> Source:
 
 def as_run_options(device: Any, batch_size: int | None, max_rejects: float | None) -> RunOptions:
     """Gather the values of ``run_options``, but for that of ``opened_source``."""
-    from tlpipe.workflows.common import RunOptions
+    from tlpipe.workflows.run_options import RunOptions
 
     return RunOptions(device, batch_size, max_rejects)

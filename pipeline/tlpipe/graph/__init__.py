@@ -2,7 +2,7 @@
 
 This package owns the ``onnx`` library: nothing else imports it. It takes and gives
 ``onnx.ModelProto``, and imports ``errors`` and ``types`` only. Much about a network is known only
-by running it; whoever calls brings the means to (``types.OpenGraph``).
+by running it; whoever calls brings the means to (``seams.OpenGraph``).
 
 From a file to a feature extractor: ``io`` reads it, leaving its weights where they are; ``tidy``
 and ``branches`` bring it into one form; ``image_input`` finds where images go in; ``trace`` runs it

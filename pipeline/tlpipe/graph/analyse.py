@@ -25,7 +25,8 @@ from tlpipe.graph.tidy import tidied
 from tlpipe.graph.trace import Trace
 
 if TYPE_CHECKING:
-    from tlpipe.types import OpenGraph, PoolingChoice
+    from tlpipe.seams import OpenGraph
+    from tlpipe.types import PoolingChoice
 
 PROOF = 4
 """Number of images in the proof that the batch is free."""

@@ -32,7 +32,7 @@ from tlpipe.graph.scan import BATCH_PREFIX, SCAN, scanned
 from tlpipe.graph.trace import Trace
 
 if TYPE_CHECKING:
-    from tlpipe.types import OpenGraph
+    from tlpipe.seams import OpenGraph
 
 Way = Literal["as-is", "rewritten", "one-by-one"]
 

@@ -21,7 +21,7 @@ from tlpipe.graph.index import Index, attribute, rename
 from tlpipe.graph.io import opened
 
 if TYPE_CHECKING:
-    from tlpipe.types import OpenGraph
+    from tlpipe.seams import OpenGraph
 
 _MOST_ROUNDS = 8  # branches inside of branches
 

@@ -32,7 +32,7 @@ from tlpipe.graph.references import (
 )
 
 if TYPE_CHECKING:
-    from tlpipe.types import OpenGraph, RunGraph
+    from tlpipe.seams import OpenGraph, RunGraph
 
 _LIMIT = 2**31 - 1  # bytes of one protocol buffer
 

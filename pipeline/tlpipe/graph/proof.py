@@ -21,7 +21,7 @@ from tlpipe.graph.index import all_nodes
 from tlpipe.graph.io import opened
 
 if TYPE_CHECKING:
-    from tlpipe.types import OpenGraph
+    from tlpipe.seams import OpenGraph
 
 # Sums in another order, in float32; and where numbers are rounded on the way, to half precision or
 # to integers.

@@ -4,7 +4,7 @@ Shape inference knows a part of the tensors only: none in files of quantised or 
 Running knows all. Behind every tensor a ``Shape`` is appended, so that only a few numbers each are
 kept, not the tensors, and the memory is that of one ordinary run.
 
-Takes a network and a function that opens one for running (see ``types.OpenGraph``); gives a
+Takes a network and a function that opens one for running (see ``seams.OpenGraph``); gives a
 ``Trace``.
 """
 
@@ -25,7 +25,7 @@ from tlpipe.graph.io import opened
 from tlpipe.graph.references import array_of
 
 if TYPE_CHECKING:
-    from tlpipe.types import OpenGraph
+    from tlpipe.seams import OpenGraph
 
 # Their outputs are (or may be) no tensors, and have no shape.
 _NO_TENSORS = frozenset(

@@ -19,16 +19,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from tlpipe.types import Content, Item, Network, Outcome, Reason, Reject, Stage, Twin
+from tlpipe.seams import Network
+from tlpipe.types import Content, Item, Outcome, Reason, Reject, Stage, Twin
 
 if TYPE_CHECKING:
     from tlpipe.types import UInt8Array
-
-CPU_BATCH_SIZE = 4
-"""Best on CPUs: larger batches fall out of the caches (FP32, 224 px: 237 images/s at 4, 198 at
-32), smaller ones pay more calls."""
-
-GPU_BATCH_SIZE = 64
 
 _BATCHES_AHEAD = 4  # per worker; covers the wait for one slow image at the head of the line
 _PASSING = 8  # per worker, of what is no item: it may be large
@@ -68,7 +63,7 @@ def run(
     network : Network
         Called from several threads.
     batch_size : int, optional
-        B, images per call of the network; by default what suits the network's provider.
+        B, images per call of the network; by default what suits the network.
     workers : int, optional
         Number of threads; by default one per usable core.
     settle : callable, optional
@@ -85,7 +80,7 @@ def run(
         From the network.
     """
     workers = workers or usable_cores()
-    size = batch_size or (CPU_BATCH_SIZE if network.provider.startswith("CPU") else GPU_BATCH_SIZE)
+    size = batch_size or network.batch_sizes[0]
     stop = threading.Event()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="tlpipe")
 

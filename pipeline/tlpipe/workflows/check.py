@@ -26,13 +26,14 @@ from tlpipe.errors import CardError, SourceError
 from tlpipe.graph.analyse import prepared_input
 from tlpipe.graph.io import write_model
 from tlpipe.presets import PRESETS, find_preprocess, preset
-from tlpipe.stages.backbone import OrtNetwork, open_graph
+from tlpipe.stages.session import open_graph, open_network
 from tlpipe.stages.source import Source
 from tlpipe.stages.weights import class_networks, full_network, resolved
 from tlpipe.types import Item, Preprocess, ProgressCallback
 from tlpipe.workflows.backbones import import_network, is_network
-from tlpipe.workflows.common import RunOptions, as_source, loader, run_over
+from tlpipe.workflows.common import as_source, loader, run_over
 from tlpipe.workflows.network import BackboneOptions
+from tlpipe.workflows.run_options import RunOptions
 
 if TYPE_CHECKING:
     from tlpipe.types import Float32Array
@@ -156,7 +157,7 @@ def check_backbone(
         path = Path(folder) / "network.onnx"
         for (name, way), model in zip(ways, networks, strict=True):
             write_model(model, path)
-            network = OrtNetwork(path, options.device)
+            network = open_network(path, options.execution)
             load = loader(card.image_size, way)
             rows, rejects = [], Counter[str]()
             for outcome in run_over(judged, len(judged), network, load, options, progress, "check"):

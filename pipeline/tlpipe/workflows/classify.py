@@ -12,14 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlpipe.errors import ClassifierError, OptionError
+from tlpipe.execution import Execution
 from tlpipe.files import check_output, is_file
-from tlpipe.stages.backbone import OrtNetwork
+from tlpipe.seams import OpenedNetwork
 from tlpipe.stages.classifier import ClassifierInfo, read_metadata
 from tlpipe.stages.decode import DECODER
 from tlpipe.stages.predictions import FORMATS, write_predictions
+from tlpipe.stages.session import open_network
 from tlpipe.stages.source import Source, Survey
-from tlpipe.types import Device, Item, Outcome, ProgressCallback
-from tlpipe.workflows.common import RunOptions, Surveyed, as_source, loader, run_over, source_path
+from tlpipe.types import Item, Outcome, ProgressCallback
+from tlpipe.workflows.common import Surveyed, as_source, loader, run_over, source_path
+from tlpipe.workflows.run_options import RunOptions
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Classifier:
     """An opened classifier file."""
 
     info: ClassifierInfo
-    network: OrtNetwork
+    network: OpenedNetwork
 
     def outcomes(
         self,
@@ -76,7 +79,7 @@ class Classifier:
         return run_over(items, total, self.network, load, options, progress, stage)
 
 
-def open_classifier(path: str | Path, device: Device = "auto") -> Classifier:
+def open_classifier(path: str | Path, execution: Execution | None = None) -> Classifier:
     """Open a classifier file for use.
 
     Raises
@@ -91,7 +94,7 @@ def open_classifier(path: str | Path, device: Device = "auto") -> Classifier:
     path = Path(path)
     if not is_file(path):
         raise ClassifierError(f"The classifier {str(path)!r} does not exist.")
-    network = OrtNetwork(path, device)
+    network = open_network(path, execution or Execution())
     info = read_metadata(network.metadata, repr(str(path)))
     if info.decoder != DECODER:
         raise ClassifierError(
@@ -157,7 +160,7 @@ def classify(
     output = Path(output)
     inputs = [Path(classifier), source_path(source)]
     check_output(output, overwrite=overwrite, suffixes=FORMATS, inputs=inputs)
-    opened = open_classifier(classifier, options.device)
+    opened = open_classifier(classifier, options.execution)
     classes = opened.info.classes
     if not 1 <= top_k <= len(classes):
         raise OptionError(

@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tlpipe.errors import OptionError
+from tlpipe.seams import Network
 from tlpipe.stages.decode import decode, quiet_pillow, read_file
 from tlpipe.stages.engine import Loader, run
 from tlpipe.stages.preprocess import preprocess
 from tlpipe.stages.source import Source, Survey, open_source, printable
 from tlpipe.types import (
-    DEVICES,
     Content,
-    Device,
     Item,
-    Network,
     Outcome,
     Preprocess,
     Progress,
@@ -30,6 +26,7 @@ from tlpipe.types import (
     Reject,
     Stage,
 )
+from tlpipe.workflows.run_options import RunOptions
 
 if TYPE_CHECKING:
     from tlpipe.types import UInt8Array
@@ -37,74 +34,6 @@ if TYPE_CHECKING:
 
 PRECISION = "fp32"
 """Of the arithmetic inside the networks."""
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How a network is run over a source.
-
-    Attributes
-    ----------
-    device : {"auto", "cpu", "cuda"}
-    batch_size : int or None
-        Images per call of the network; None for what suits the device.
-    max_rejects : int, float or None
-        Most rejects that still count as success: a number, a fraction of all items (a float below
-        1), or None for no limit.
-    """
-
-    device: Device = "auto"
-    batch_size: int | None = None
-    max_rejects: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.device not in DEVICES:
-            raise OptionError(
-                f"The device {self.device!r} is unknown.", hint=f"Use one of {list(DEVICES)}."
-            )
-        size, limit = self.batch_size, self.max_rejects
-        if size is not None and (type(size) is not int or size < 1):
-            raise OptionError(f"The batch size is {size!r}; it must be an int of at least 1.")
-        if not (limit is None or (type(limit) is int and limit >= 0) or _is_fraction(limit)):
-            raise OptionError(
-                f"max_rejects is {limit!r}; it must be an int of at least 0, a fraction of all"
-                " items as a float from 0 to below 1, or None."
-            )
-
-    def too_many(self, rejects: int, total: int) -> bool:
-        """Whether `rejects` of `total` items are more than allowed."""
-        if self.max_rejects is None:
-            return False
-        fraction = isinstance(self.max_rejects, float)
-        return rejects > (self.max_rejects * total if fraction else self.max_rejects)
-
-
-@dataclass(frozen=True)
-class UpdateOptions:
-    """How a feature file that exists is updated.
-
-    Attributes
-    ----------
-    rehash : bool
-        Compare the content of every file, not its size and time of change.
-    max_gone : int, float or None
-        Most rows that may be dropped: a number, a fraction of all rows (a float up to 1), or None
-        for half of them, and more where as many new images have come.
-    """
-
-    rehash: bool = False
-    max_gone: float | None = None
-
-    def __post_init__(self) -> None:
-        if not is_limit(self.max_gone):
-            raise OptionError(
-                f"max_gone is {self.max_gone!r}; it must be an int of at least 0, a fraction as a"
-                " float from 0 to 1, or None."
-            )
-
-
-def _is_fraction(value: object) -> bool:
-    return isinstance(value, float) and 0 <= value < 1
 
 
 Surveyed = Callable[[Survey], None]
@@ -133,16 +62,6 @@ def source_path(source: Source | str | Path) -> Path:
 def source_text(source: Source) -> str:
     """Where a source lies, as a feature file notes it."""
     return printable(str(source.path.resolve()))
-
-
-def is_limit(value: object) -> bool:
-    """Whether a value is a number of at least 0 as an int, a fraction up to 1 as a float, or None.
-
-    Other types are none, not even True.
-    """
-    if isinstance(value, float):
-        return 0 <= value <= 1
-    return value is None or (type(value) is int and value >= 0)
 
 
 def loader(size: tuple[int, int], spec: Preprocess) -> Loader:

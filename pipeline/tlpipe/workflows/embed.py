@@ -13,8 +13,8 @@ from pathlib import Path
 from tlpipe.card import Card
 from tlpipe.errors import OutputError, TlpipeError
 from tlpipe.files import check_output
-from tlpipe.stages.backbone import OrtNetwork, open_graph
 from tlpipe.stages.decode import DECODER
+from tlpipe.stages.session import open_graph, open_network
 from tlpipe.stages.source import Source, Survey
 from tlpipe.stages.store import (
     FeatureFile,
@@ -27,16 +27,7 @@ from tlpipe.types import DEFAULT_BACKBONE, ProgressCallback, Split
 from tlpipe.version import __version__
 from tlpipe.workflows.ahead import Ahead
 from tlpipe.workflows.backbones import find_backbone
-from tlpipe.workflows.common import (
-    PRECISION,
-    RunOptions,
-    Surveyed,
-    UpdateOptions,
-    now,
-    opened,
-    source_path,
-    source_text,
-)
+from tlpipe.workflows.common import PRECISION, Surveyed, now, opened, source_path, source_text
 from tlpipe.workflows.earlier import (
     Comparison,
     Earlier,
@@ -47,6 +38,7 @@ from tlpipe.workflows.earlier import (
     earlier_runs,
 )
 from tlpipe.workflows.leaks import shared_between_splits
+from tlpipe.workflows.run_options import RunOptions, UpdateOptions
 from tlpipe.workflows.update import Job, write_update
 
 FEATURE_SUFFIXES = (".h5", ".hdf5")
@@ -180,14 +172,14 @@ def embed(
         source=source_text(source),
         created_at=now(),
     )
-    open_network = Ahead(lambda: OrtNetwork(prepared_file(card, open_graph), options.device))
-    with writer_lock(output), open_network:
+    network_ahead = Ahead(lambda: open_network(prepared_file(card, open_graph), options.execution))
+    with writer_lock(output), network_ahead:
         parts = Parts(output)
         anew = overwrite or parts.anew
         with earlier_runs(
             output, parts, header, overwrite=overwrite, rehash=update.rehash
         ) as earlier:
-            found = _compared(source, earlier, open_network.start)
+            found = _compared(source, earlier, network_ahead.start)
             if surveyed is not None:
                 surveyed(source.survey)
             if earlier.file is not None:
@@ -197,7 +189,7 @@ def embed(
                 earlier.known.close()  # some systems remove no file that is open
                 parts.remove()  # a run may have been cut short just before
                 return _as_it_was(output, source.survey, earlier.file, options)
-            network = open_network.result()
+            network = network_ahead.result()
             header = continued(header, network.provider, earlier)
             still_there = partial(check_still_there, source, earlier, found, update.max_gone)
             job = Job(source, earlier, card, network, options, found, still_there)

@@ -16,7 +16,8 @@ from tlpipe.stages.report import write_report
 from tlpipe.stages.source import Source, Survey
 from tlpipe.types import SPLIT_CHOICES, Item, ProgressCallback, Split, SplitChoice
 from tlpipe.workflows.classify import open_classifier
-from tlpipe.workflows.common import RunOptions, Surveyed, as_source, source_path
+from tlpipe.workflows.common import Surveyed, as_source, source_path
+from tlpipe.workflows.run_options import RunOptions
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def evaluate(
     if output is not None:
         inputs = [Path(classifier), source_path(source)]
         check_output(Path(output), overwrite=overwrite, suffixes=(".json",), inputs=inputs)
-    opened = open_classifier(classifier, options.device)
+    opened = open_classifier(classifier, options.execution)
     source = as_source(source, surveyed)
     classes = list(opened.info.classes)
     chosen = _choose(source, split)

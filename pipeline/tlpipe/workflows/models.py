@@ -11,13 +11,14 @@ import numpy as np
 
 from tlpipe.card import Card
 from tlpipe.errors import BackboneError, OptionError
+from tlpipe.execution import ON_CPU
 from tlpipe.files import check_output, whole_file
 from tlpipe.graph.digest import weights_digest
 from tlpipe.graph.head import with_metadata
 from tlpipe.graph.io import write_model
-from tlpipe.stages.backbone import OrtNetwork, open_graph
 from tlpipe.stages.classifier import ClassifierInfo
 from tlpipe.stages.decode import DECODER
+from tlpipe.stages.session import open_graph, open_network
 from tlpipe.stages.weights import class_network, full_network, resolved, weight_files
 from tlpipe.types import DEFAULT_BACKBONE
 from tlpipe.version import __version__
@@ -101,7 +102,7 @@ def export_backbone(
 def _try(path: Path, card: Card) -> None:
     """Run the file once: a card that does not fit its network is found here, not by its user."""
     blank = np.zeros((1, *card.image_size, 3), np.uint8)
-    shape = OrtNetwork(path, "cpu").run(blank)["embeddings"].shape
+    shape = open_network(path, ON_CPU).run(blank)["embeddings"].shape
     if shape != (1, card.output.dim):
         raise BackboneError(
             f"The tensors {list(card.output.tensors)} give embeddings of the shape {shape}, not"

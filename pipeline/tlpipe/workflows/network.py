@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tlpipe.errors import BackboneError, OptionError
 from tlpipe.files import is_file
 from tlpipe.presets import find_preprocess, from_metadata
-from tlpipe.stages.backbone import open_graph
+from tlpipe.stages.session import open_graph
 from tlpipe.types import POOLING_CHOICES, PoolingChoice, Preprocess
 
 if TYPE_CHECKING:

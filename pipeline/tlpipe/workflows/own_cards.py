@@ -26,8 +26,8 @@ from tlpipe.files import (
     user_cards_dir,
     whole_file,
 )
-from tlpipe.stages.backbone import open_graph
 from tlpipe.stages.download import Expected, fetch_file
+from tlpipe.stages.session import open_graph
 from tlpipe.stages.weights import (
     downloaded_file,
     prepared_file,

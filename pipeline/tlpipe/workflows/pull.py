@@ -10,8 +10,8 @@ from pathlib import Path
 from tlpipe.catalogue import find_card
 from tlpipe.errors import CardError
 from tlpipe.files import make_folder
-from tlpipe.stages.backbone import open_graph
 from tlpipe.stages.download import Expected, download, fetch_file
+from tlpipe.stages.session import open_graph
 from tlpipe.stages.weights import downloaded_file, prepared_file, pretrained_file
 from tlpipe.types import ProgressCallback
 

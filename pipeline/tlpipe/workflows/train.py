@@ -12,8 +12,9 @@ from tlpipe.stages.source import Source
 from tlpipe.stages.weights import weight_files
 from tlpipe.types import DEFAULT_BACKBONE, DEFAULT_SEED, ProgressCallback
 from tlpipe.workflows.backbones import find_backbone
-from tlpipe.workflows.common import RunOptions, Surveyed, as_source, source_path
+from tlpipe.workflows.common import Surveyed, as_source, source_path
 from tlpipe.workflows.embed import EmbedResult, embed
+from tlpipe.workflows.run_options import RunOptions
 from tlpipe.workflows.train_head import TrainResult, check_classifier_output, train_head
 
 

@@ -16,16 +16,17 @@ import numpy as np
 
 from tlpipe.card import Card
 from tlpipe.errors import ExportError, FeatureFileError
+from tlpipe.execution import ON_CPU
 from tlpipe.files import check_output, whole_file
 from tlpipe.graph.digest import weights_digest
 from tlpipe.graph.head import join_head
 from tlpipe.graph.io import load_model, write_model
-from tlpipe.stages.backbone import OrtNetwork, open_graph
 from tlpipe.stages.classifier import ClassifierInfo
 from tlpipe.stages.decode import DECODER
 from tlpipe.stages.head import Head, train
 from tlpipe.stages.metrics import Metrics, measure
 from tlpipe.stages.report import write_report
+from tlpipe.stages.session import open_graph, open_network
 from tlpipe.stages.splits import Plan, plan_splits
 from tlpipe.stages.store import Features, read_features
 from tlpipe.stages.weights import prepared_file, weight_files
@@ -261,11 +262,11 @@ def _check_parity(classifier: Path, prepared: Path, head: Head) -> float:
     float
         Largest difference of a probability.
     """
-    joined = OrtNetwork(classifier, "cpu")
+    joined = open_network(classifier, ON_CPU)
     image_shape, *_ = joined.shapes()
     noise = np.random.default_rng(0).integers(0, 256, (4, *image_shape), np.uint8)
     ours = joined.run(noise)
-    alone = OrtNetwork(prepared, "cpu").run(noise)
+    alone = open_network(prepared, ON_CPU).run(noise)
     if not np.allclose(ours["embeddings"], alone["embeddings"], rtol=1e-5, atol=1e-5):
         raise ExportError(
             "The classifier's embeddings are not those of the backbone alone; it was not written."

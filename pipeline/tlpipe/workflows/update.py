@@ -13,6 +13,7 @@ import numpy as np
 
 from tlpipe.card import Card
 from tlpipe.errors import BackboneError
+from tlpipe.seams import Network
 from tlpipe.stages.decode import quiet_pillow, read_file
 from tlpipe.stages.engine import Loader, run
 from tlpipe.stages.source import Source
@@ -33,7 +34,6 @@ from tlpipe.types import (
     Block,
     Content,
     Item,
-    Network,
     Outcome,
     Progress,
     ProgressCallback,
@@ -42,8 +42,9 @@ from tlpipe.types import (
     Stage,
     Twin,
 )
-from tlpipe.workflows.common import RunOptions, pixels_of
+from tlpipe.workflows.common import pixels_of
 from tlpipe.workflows.earlier import Comparison, Earlier
+from tlpipe.workflows.run_options import RunOptions
 from tlpipe.workflows.source_watch import SourceWatch
 
 if TYPE_CHECKING:

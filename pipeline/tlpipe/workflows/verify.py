@@ -12,8 +12,8 @@ from tlpipe.graph.batch import way_of
 from tlpipe.graph.digest import combined, same_graph, tensor_digests
 from tlpipe.graph.head import has_own_head
 from tlpipe.graph.io import load_model, metadata
-from tlpipe.stages.backbone import open_graph
 from tlpipe.stages.classifier import read_metadata
+from tlpipe.stages.session import open_graph
 from tlpipe.stages.weights import class_network, feature_network, full_network
 
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from tlpipe.graph.batch import Way
     from tlpipe.graph.cut import Cut
     from tlpipe.graph.image_input import ImageInput
-    from tlpipe.types import OpenGraph, Preprocess
+    from tlpipe.seams import OpenGraph
+    from tlpipe.types import Preprocess
 
 _log = logging.getLogger(__name__)
 

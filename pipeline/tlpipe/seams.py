@@ -1,0 +1,61 @@
+"""The seams between the engine, surgery on graphs, and the libraries that run networks.
+
+Part of the vocabulary: protocols alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from tlpipe.types import UInt8Array
+
+
+class Network(Protocol):
+    """A network that runs: the seam between the engine and the inference library.
+
+    ``run`` may be called from several threads at once.
+    """
+
+    @property
+    def provider(self) -> str:
+        """What runs it: the name of ONNX Runtime's execution provider, or "OpenVINO"."""
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Sizes B that may suit it, the likeliest first; several where only measuring can tell."""
+
+    def run(self, images: UInt8Array) -> dict[str, Any]:
+        """Outputs by name, each (B, ...), for `images` uint8 (B, H, W, 3), RGB."""
+
+
+class OpenedNetwork(Network, Protocol):
+    """A network as it was opened from a file."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The file's metadata properties."""
+
+    def only(self, outputs: list[str], /) -> OpenedNetwork:
+        """Give the same network, computing these outputs alone."""
+
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of its input and of the outputs it computes, without their batch axes."""
+
+
+class RunGraph(Protocol):
+    """Runs an opened graph once: arrays by input name in, the outputs asked for out."""
+
+    def __call__(self, feeds: Mapping[str, Any], outputs: Sequence[str], /) -> list[Any]:
+        """Values of `outputs`, in that order."""
+
+
+class OpenGraph(Protocol):
+    """Opens a graph that is being worked on: the seam between surgery and inference."""
+
+    def __call__(self, content: bytes, folder: str, /, *, optimised: bool = False) -> RunGraph:
+        """Open a serialized network whose external data are in files of `folder`.
+
+        Without optimisation what runs is what stands in the file; with it, what will run later.
+        """

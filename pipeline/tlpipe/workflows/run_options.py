@@ -1,0 +1,88 @@
+"""What a user may say of how a network is run over a source, and a feature file updated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tlpipe.errors import OptionError
+from tlpipe.execution import Device, Execution, Precision, Runtime
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a network is run over a source.
+
+    Attributes
+    ----------
+    device, precision, runtime, batch_size, threads
+        As for ``Execution``.
+    max_rejects : int, float or None
+        Most rejects that still count as success: a number, a fraction of all items (a float below
+        1), or None for no limit.
+    """
+
+    device: Device = "auto"
+    batch_size: int | None = None
+    max_rejects: float | None = None
+    threads: int | None = None
+    precision: Precision = "fp32"
+    runtime: Runtime = "auto"
+
+    def __post_init__(self) -> None:
+        _ = self.execution  # checks them
+        limit = self.max_rejects
+        if not (limit is None or (type(limit) is int and limit >= 0) or _is_fraction(limit)):
+            raise OptionError(
+                f"max_rejects is {limit!r}; it must be an int of at least 0, a fraction of all"
+                " items as a float from 0 to below 1, or None."
+            )
+
+    @property
+    def execution(self) -> Execution:
+        """How the network is run."""
+        return Execution(self.device, self.precision, self.runtime, self.batch_size, self.threads)
+
+    def too_many(self, rejects: int, total: int) -> bool:
+        """Whether `rejects` of `total` items are more than allowed."""
+        if self.max_rejects is None:
+            return False
+        fraction = isinstance(self.max_rejects, float)
+        return rejects > (self.max_rejects * total if fraction else self.max_rejects)
+
+
+@dataclass(frozen=True)
+class UpdateOptions:
+    """How a feature file that exists is updated.
+
+    Attributes
+    ----------
+    rehash : bool
+        Compare the content of every file, not its size and time of change.
+    max_gone : int, float or None
+        Most rows that may be dropped: a number, a fraction of all rows (a float up to 1), or None
+        for half of them, and more where as many new images have come.
+    """
+
+    rehash: bool = False
+    max_gone: float | None = None
+
+    def __post_init__(self) -> None:
+        if not is_limit(self.max_gone):
+            raise OptionError(
+                f"max_gone is {self.max_gone!r}; it must be an int of at least 0, a fraction as a"
+                " float from 0 to 1, or None."
+            )
+
+
+def is_limit(value: object) -> bool:
+    """Whether a value is a number of at least 0 as an int, a fraction up to 1 as a float, or None.
+
+    Other types are none, not even True.
+    """
+    if isinstance(value, float):
+        return 0 <= value <= 1
+    return value is None or (type(value) is int and value >= 0)
+
+
+def _is_fraction(value: object) -> bool:
+    return isinstance(value, float) and 0 <= value < 1
