@@ -55,11 +55,9 @@ class Execution:
                 raise OptionError(
                     f"The {what} {value!r} is unknown.", hint=f"Use one of {list(choices)}."
                 )
-        for what, number in (("batch size", self.batch_size), ("threads", self.threads)):
+        for what, number in (("batch size", self.batch_size), ("number of threads", self.threads)):
             if number is not None and (type(number) is not int or number < 1):
-                raise OptionError(
-                    f"The number given for {what} is {number!r}; it must be an int of at least 1."
-                )
+                raise OptionError(f"The {what} is {number!r}; it must be an int of at least 1.")
 
 
 ON_CPU = Execution(device="cpu")
