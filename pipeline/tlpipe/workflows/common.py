@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 PRECISION = "fp32"
-"""Of the arithmetic inside the networks."""
+"""Of the arithmetic inside a network that was prepared and not reduced."""
 
 
 Surveyed = Callable[[Survey], None]
@@ -120,7 +120,8 @@ def run_over(
     """
     done = rejects = 0
     with quiet_pillow():
-        for outcome in run(items, load, network, batch_size=options.batch_size):
+        size, workers = options.batch_size, options.threads
+        for outcome in run(items, load, network, batch_size=size, workers=workers):
             done += 1
             rejects += outcome.reject is not None
             if progress is not None:

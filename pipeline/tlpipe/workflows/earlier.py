@@ -46,11 +46,14 @@ class Earlier:
         The feature file to update.
     taken_up : int
         Rows in finished parts.
+    header : FeatureHeader
+        Of the file that this run writes.
     """
 
     known: Known
     file: FeatureFile | None
     taken_up: int
+    header: FeatureHeader
 
 
 @dataclass
@@ -80,9 +83,23 @@ class Comparison:
 
 @contextmanager
 def earlier_runs(
-    output: Path, parts: Parts, header: FeatureHeader, *, overwrite: bool, rehash: bool
+    output: Path,
+    parts: Parts,
+    header_for: Callable[[FeatureHeader | None], FeatureHeader],
+    *,
+    overwrite: bool,
+    rehash: bool,
 ) -> Iterator[Earlier]:
     """Open what earlier runs left for an output.
+
+    Parameters
+    ----------
+    output : pathlib.Path
+    parts : Parts
+    header_for : callable
+        Takes the header of what earlier runs left, or None; gives that of this run.
+    overwrite, rehash : bool
+        As for ``embed``.
 
     Raises
     ------
@@ -96,9 +113,12 @@ def earlier_runs(
     file = None if overwrite or parts.anew or not is_file(output) else FeatureFile(output)
     pieces: list[FeatureFile] = []
     try:
+        header = header_for(None if file is None else file.header)
         if file is not None:
             _check_fresh(file, header, repr(str(output)))
         pieces = [] if overwrite else parts.open()
+        if file is None and pieces:
+            header = header_for(pieces[0].header)
         for piece in pieces:
             where = f"The unfinished work in {str(parts.folder)!r}"
             _check_fresh(piece, header, where)
@@ -110,7 +130,7 @@ def earlier_runs(
                 opened.close()
         raise
     try:
-        yield Earlier(known, file, sum(piece.count for piece in pieces))
+        yield Earlier(known, file, sum(piece.count for piece in pieces), header)
     finally:
         known.close()
 
@@ -159,6 +179,8 @@ def differences(old: FeatureHeader, new: FeatureHeader) -> list[str]:
         a, b = getattr(old, name), getattr(new, name)
         if a != b:
             found.append(f"{name}: {a!r} -> {b!r}")
+    if old.precision == new.precision and old.calibration != new.calibration:
+        found.append("calibration: other ranges")
     return found
 
 

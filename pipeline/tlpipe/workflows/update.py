@@ -127,6 +127,7 @@ class _Update:
             self._loader(),
             job.network,
             batch_size=job.options.batch_size,
+            workers=job.options.threads,
             settle=self.contents.settle,
         )
         with quiet_pillow(), contextlib.closing(results):
