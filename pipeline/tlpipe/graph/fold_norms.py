@@ -84,7 +84,8 @@ def _fold(conv: onnx.NodeProto, norm: onnx.NodeProto, index: Index) -> None:
     bias = rest[0] if rest else np.zeros(len(weights))
     factor = scale / np.sqrt(variance + float(attribute(norm, "epsilon", _EPSILON)))
     arrays = {
-        f"{conv.input[1]}/{norm.output[0]}": weights * factor.reshape(-1, *[1] * (weights.ndim - 1)),
+        f"{conv.input[1]}/{norm.output[0]}": weights
+        * factor.reshape(-1, *[1] * (weights.ndim - 1)),
         f"{norm.input[2]}/{norm.output[0]}": (bias - mean) * factor + shift,
     }
     for name, values in arrays.items():

@@ -136,11 +136,11 @@ class _Planner:
 
     def _behind(self, node: onnx.NodeProto) -> str:
         """What an operator's output is stored as: the result of its activation function."""
-        output = node.output[0]
+        output = str(node.output[0])
         readers = self._readers.get(output, [])
         if len(readers) == 1 and output not in self._outputs and self._saturates(readers[0]):
             self.plan.dropped[readers[0].output[0]] = output
-            return readers[0].output[0]
+            return str(readers[0].output[0])
         return output
 
     def _saturates(self, node: onnx.NodeProto) -> bool:

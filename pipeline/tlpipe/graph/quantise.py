@@ -166,7 +166,7 @@ class _Rewriter:
         self._graph.initializer.append(numpy_helper.from_array(np.asarray(values), name))
         return name
 
-    def _node(self, kind: str, inputs: list[str], output: str, **more: int) -> onnx.NodeProto:
+    def _node(self, kind: str, inputs: list[str], output: str, **more: Any) -> onnx.NodeProto:
         return helper.make_node(
             kind, inputs, [output], name=f"{output}/{kind}", domain=self._domain, **more
         )

@@ -231,7 +231,7 @@ class Arithmetic:
         else:
             exact = replace(self.execution, precision="fp32", runtime="auto")
             network = open_network(prepared_file(self._card, open_graph), exact)
-        stage = f"compare {self.execution.precision if reduced else 'fp32'}"
+        stage = f"run at {self.execution.precision if reduced else 'fp32'}"
         found: dict[bytes, NDArray[np.float32]] = {}
         for outcome in self._run(items, network, progress, stage):
             if _digest(outcome) not in without and len(found) < HELD_BACK_IMAGES:
@@ -253,8 +253,8 @@ class Arithmetic:
             f" mean cosine of {agreement.mean:.4f} (1st percentile {agreement.p1:.4f}; on"
             f" {agreement.images} images of the source{known}); at least {agreement.floor:g} is"
             " asked for.",
-            hint="Use another --precision; or take it as it is, with --min-agreement COSINE (0 takes"
-            " anything).",
+            hint="Use another --precision; or take it as it is, with --min-agreement COSINE (0"
+            " takes anything).",
         )
 
 

@@ -75,9 +75,7 @@ class OpenVinoNetwork:
                 f"{self._name} cannot be opened by OpenVINO: {_short(exc)}",
                 hint="ONNX Runtime may open it: --runtime onnxruntime.",
             ) from exc
-        self.batch_sizes = (
-            (execution.batch_size,) if execution.batch_size else OPENVINO_BATCH_SIZES
-        )
+        self.batch_sizes = (execution.batch_size,) if execution.batch_size else OPENVINO_BATCH_SIZES
         self._outputs = self._output_names
         self._own = threading.local()
 

@@ -31,8 +31,8 @@ from tlpipe.stages.store.structure import (
     damage_of,
     foreign_errors,
     header_fields,
-    optional_fields,
     open_hdf5,
+    optional_fields,
 )
 from tlpipe.types import FileStat, Reason, Reject, Split, Stage
 

@@ -33,8 +33,8 @@ from tlpipe.stages.store.structure import (
     columns_of,
     dataset_damage,
     header_fields,
-    optional_fields,
     open_hdf5,
+    optional_fields,
     text_attribute,
 )
 
