@@ -1,15 +1,28 @@
-"""Chooses what runs a network."""
+"""Chooses what runs a network: a table of what is offered on which device."""
 
 from __future__ import annotations
 
+import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tlpipe.execution import Execution
+from tlpipe.errors import DeviceError, OptionError
+from tlpipe.execution import Device, Execution, Precision
+from tlpipe.stages.session.cuda import gpu_count
 from tlpipe.stages.session.ort import OrtNetwork
 
 if TYPE_CHECKING:
     from tlpipe.seams import OpenedNetwork
+
+_OFFERED: dict[tuple[str, Precision], tuple[Device, ...]] = {
+    ("onnxruntime", "fp32"): ("cuda", "cpu"),
+    ("onnxruntime", "int8"): ("cpu",),
+    ("openvino", "fp32"): ("cpu",),
+    ("openvino", "bf16"): ("cpu",),
+    ("openvino", "int8"): ("cpu",),
+}
+"""Devices by library and precision; "auto" is the first that is there."""
 
 
 def open_network(model: Path | bytes, execution: Execution) -> OpenedNetwork:
@@ -23,9 +36,61 @@ def open_network(model: Path | bytes, execution: Execution) -> OpenedNetwork:
 
     Raises
     ------
+    OptionError
+        Device, precision and library do not go together.
     DeviceError
-        The device that was asked for, or a GPU that was found, cannot be used.
+        The device that was asked for, or a GPU that was found, cannot be used; or the library or
+        the processor's instructions are not there.
     BackboneError
         The file cannot be opened.
     """
-    return OrtNetwork(model, execution)
+    execution = settled(execution)
+    if execution.runtime == "onnxruntime":
+        return OrtNetwork(model, execution)
+    from tlpipe.stages.session.openvino import OpenVinoNetwork
+
+    return OpenVinoNetwork(model, execution)
+
+
+def settled(execution: Execution) -> Execution:
+    """The same, with device and library chosen where they were left open.
+
+    Raises
+    ------
+    OptionError
+        Device, precision and library do not go together.
+    DeviceError
+        The library is not installed.
+    """
+    library, precision = execution.library, execution.precision
+    devices = _OFFERED.get((library, precision), ())
+    if not devices or execution.device not in ("auto", *devices):
+        raise OptionError(_refusal(execution), hint=f"Offered are: {_all_offered()}.")
+    if library == "openvino" and not _is_installed("openvino"):
+        raise DeviceError(
+            f"OpenVINO, which runs {precision}, is not installed.",
+            hint="Install it: pip install 'tlpipe[openvino]'",
+        )
+    device = execution.device
+    if device == "auto":
+        device = "cuda" if "cuda" in devices and gpu_count() else "cpu"
+    return replace(execution, device=device, runtime=library)
+
+
+def _refusal(execution: Execution) -> str:
+    where = "" if execution.device == "auto" else f" on the device {execution.device!r}"
+    return (
+        f"The precision {execution.precision!r} is not offered by the library"
+        f" {execution.library!r}{where}."
+    )
+
+
+def _all_offered() -> str:
+    return "; ".join(
+        f"{precision} by {library} on {' or '.join(devices)}"
+        for (library, precision), devices in _OFFERED.items()
+    )
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None

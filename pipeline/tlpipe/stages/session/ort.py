@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlpipe.errors import BackboneError
 from tlpipe.execution import Execution
-from tlpipe.stages.session.cuda import gpu_count, open_cuda
+from tlpipe.stages.session.cuda import open_cuda
 from tlpipe.stages.session.opening import CPU, open_session
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class OrtNetwork:
     model : pathlib.Path or bytes
         An ONNX file, or its content.
     execution : Execution
+        Its device is settled (see ``choose``).
 
     Raises
     ------
@@ -45,8 +46,6 @@ class OrtNetwork:
 
     def __init__(self, model: Path | bytes, execution: Execution) -> None:
         device = execution.device
-        if device == "auto":
-            device = "cuda" if gpu_count() else "cpu"
         self._session = open_cuda(model) if device == "cuda" else open_session(model, [CPU])
         self.provider: str = self._session.get_providers()[0]
         own = CPU_BATCH_SIZES if device == "cpu" else (GPU_BATCH_SIZE,)
