@@ -20,7 +20,7 @@ CALM = {
 }
 
 
-class Failed(Exception):
+class RunError(Exception):
     """A command that did not end well, with the last line that it said."""
 
 
@@ -55,7 +55,7 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> Run:
 
     Raises
     ------
-    Failed
+    RunError
         It could not be started, or its exit code was not 0.
     """
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
@@ -64,14 +64,14 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> Run:
         try:
             process = subprocess.Popen(command, stdout=out, stderr=err, env=given)
         except OSError as exc:
-            raise Failed(str(exc)) from exc
+            raise RunError(str(exc)) from exc
         peak = _watch(process)
         seconds = time.monotonic() - start
         out.seek(0)
         err.seek(0)
         if process.returncode != 0:
             said = (err.read().strip() or out.read().strip()).splitlines()
-            raise Failed(
+            raise RunError(
                 f"exit code {process.returncode}: {said[-1] if said else 'it said nothing'}"
             )
         lines = [line for line in out.read().splitlines() if line.startswith("{")]

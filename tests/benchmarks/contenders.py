@@ -14,7 +14,7 @@ import venv
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from children import Failed, Run, run
+from children import Run, RunError, run
 
 SCRIPTS = Path(__file__).parent / "peers"
 
@@ -123,7 +123,7 @@ class Environments:
 
         Raises
         ------
-        Failed
+        RunError
             pip cannot install it.
         """
         folder, stamp = self._folder / peer, self._folder / f"{peer}.made"
@@ -134,7 +134,7 @@ class Environments:
         command = [str(self.python(peer)), "-m", "pip", "install", "--quiet", *PACKAGES[peer]]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
-            raise Failed(f"pip: {done.stderr.strip().splitlines()[-1]}")
+            raise RunError(f"pip: {done.stderr.strip().splitlines()[-1]}")
         stamp.write_text(" ".join(PACKAGES[peer]))
 
     def python(self, peer: str) -> Path:
@@ -160,7 +160,7 @@ def run_contender(
 
     Raises
     ------
-    Failed
+    RunError
         It did not end well.
     """
     options = [option.format(network=network) for option in contender.options]

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from children import Failed, run
+from children import RunError, run
 from contenders import (
     CONTENDERS,
     PACKAGES,
@@ -138,7 +138,7 @@ class Bench:
             done = run_contender(
                 contender, self._environments, self._images.folder, output, self._network
             )
-        except Failed as exc:
+        except RunError as exc:
             row.failure = str(exc)
             return
         _note(row, done.steady_rate, len(self._images) / done.seconds, rate)
@@ -164,8 +164,8 @@ def show(images: ImageSet, measured: Measured, precision: str) -> None:
     """Print the table of one set."""
     print(
         f"\n{images.name}: {len(images):,} images of {images.mean_bytes / 1e6:.2f} MB,"
-        f" {usable_cores()} cores, {len(measured.first_s)} rounds, tlpipe in {precision}:"
-        " medians (least-most)"
+        f" {usable_cores()} cores, tlpipe in {precision};"
+        f" rounds: {len(measured.first_s)}; medians (least-most)"
     )
     print(head())
     for row in (measured.limit, measured.embed, measured.classify, *measured.peers.values()):
@@ -221,7 +221,7 @@ def main() -> None:
         try:
             environments.make(peer)
             usable.append(peer)
-        except Failed as exc:
+        except RunError as exc:
             skipped[peer] = str(exc)
     sources = [] if arguments.source is None else [(arguments.source.name, arguments.source)]
     if arguments.photos:
