@@ -65,7 +65,10 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> Run:
             process = subprocess.Popen(command, stdout=out, stderr=err, env=given)
         except OSError as exc:
             raise RunError(str(exc)) from exc
-        peak = _watch(process)
+        try:
+            peak = _watch(process)
+        finally:  # an interrupt ends it as well
+            process.kill()
         seconds = time.monotonic() - start
         out.seek(0)
         err.seek(0)

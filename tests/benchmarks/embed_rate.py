@@ -46,6 +46,9 @@ from table import Row, head, line, middle
 import tlpipe
 from tlpipe.execution import PRECISIONS
 
+IDLE = 0.95
+"""Part of a core that a single thread is given on an idle machine, at the least."""
+
 
 @dataclass
 class Measured:
@@ -58,6 +61,7 @@ class Measured:
     decode_ms: list[float] = field(default_factory=list)
     inference_ms: list[float] = field(default_factory=list)
     first_s: list[float] = field(default_factory=list)
+    share: float = 1.0
 
 
 class Bench:
@@ -96,6 +100,13 @@ class Bench:
         for contender in self._contenders:
             self._peer(contender, rate)
 
+    def last_round(self) -> str:
+        """Rates of the round that was just measured, in a line."""
+        rows = (self.measured.limit, self.measured.embed, self.measured.classify)
+        rows += tuple(self.measured.peers.values())
+        rates = [f"{row.steady[-1]:.1f}" for row in rows if row.steady and not row.failure]
+        return f"{', '.join(rates)} images/s, in the order of the table"
+
     def _trained(self) -> Path | None:
         path = self._work / "classifier.onnx"
         try:
@@ -112,6 +123,7 @@ class Bench:
         steady = run_tlpipe(images.folder, self._work / "own.npy", self._precision)
         cost = (before + self._limit.measure()) / 2
         rate = steady.steady_rate
+        into.share = self._limit.share
         into.decode_ms.append(cost.decode * 1e3)
         into.inference_ms.append(cost.inference * 1e3)
         into.limit.steady.append(cost.limit)
@@ -174,6 +186,11 @@ def show(images: ImageSet, measured: Measured, precision: str) -> None:
         f"of a core, per image: {middle(measured.decode_ms, 2)} ms to load,"
         f" {middle(measured.inference_ms, 2)} ms to infer"
     )
+    if measured.share < IDLE:
+        print(
+            f"THE MACHINE WAS NOT IDLE: a single thread was given {measured.share:.2f} of a core;"
+            " these figures tell nothing"
+        )
     rated = [row for row in measured.peers.values() if row.ratio]
     if rated:
         best = min(rated, key=lambda row: sorted(row.ratio)[len(row.ratio) // 2])
@@ -235,8 +252,8 @@ def main() -> None:
             images = make_image_set(name, source, work, most, arguments.precision)
             bench = Bench(images, work, arguments.precision, contenders, environments)
             for number in range(1, arguments.rounds + 1):
-                print(f"{name}: round {number} of {arguments.rounds}", flush=True)
                 bench.round()
+                print(f"{name}: round {number}: {bench.last_round()}", flush=True)
             show(images, bench.measured, arguments.precision)
     print()
     for peer in usable:

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 WIDTH, HEIGHT = 4000, 3000
 COUNT = 60
+VERSION = 1  # change it when the same number would give another photo
 QUALITY = 90
 OCTAVES = 10
 EDGES = 40
@@ -72,7 +73,7 @@ def photo(number: int) -> Image.Image:
 
 def make_photos(folder: Path, count: int = COUNT) -> Path:
     """A folder of `count` photos in two classes, made once: what is there already is kept."""
-    folder = folder / f"{count}"
+    folder = folder / f"{count}-{VERSION}"
     for number in range(count):
         name = "round" if number % 2 == 0 else "straight"
         path = folder / name / f"{number:04d}.jpg"

@@ -1,7 +1,7 @@
 """fastembed's ImageEmbedding running the same network from a local ONNX file.
 
 Call: ``fastembed_onnx.py FOLDER OUTPUT.npy NETWORK_FOLDER [--parallel]``, the last being one
-process per core. There is no ``add_custom_model`` for images (fastembed 0.8), but a folder of one's
+process per core. There is no ``add_custom_model`` for images (fastembed 0.9), but a folder of one's
 own may stand for that of a known model (``specific_model_path``): nothing is downloaded, and of the
 known model only the file's name, ``model.onnx``, is used. fastembed scales each vector to length 1.
 Its default batch is 16. Needs fastembed.
