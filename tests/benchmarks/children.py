@@ -82,7 +82,7 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> Run:
     return Run(seconds, max(peak, int(figures.get("peak_bytes", 0))), figures)
 
 
-def _watch(process: subprocess.Popen[str]) -> int:
+def _watch(process: subprocess.Popen[bytes]) -> int:
     """Wait for a process; most memory of it and of those it started."""
     peak, sampled = 0, 0.0
     while True:

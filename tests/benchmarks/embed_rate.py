@@ -102,8 +102,8 @@ class Bench:
 
     def last_round(self) -> str:
         """Rates of the round that was just measured, in a line."""
-        rows = (self.measured.limit, self.measured.embed, self.measured.classify)
-        rows += tuple(self.measured.peers.values())
+        measured = self.measured
+        rows = [measured.limit, measured.embed, measured.classify, *measured.peers.values()]
         rates = [f"{row.steady[-1]:.1f}" for row in rows if row.steady and not row.failure]
         return f"{', '.join(rates)} images/s, in the order of the table"
 
@@ -216,6 +216,8 @@ def parsed() -> argparse.Namespace:
         arguments.peers = chosen(arguments.peers)
     except ValueError as exc:
         parser.error(str(exc))
+    if arguments.source is not None and not arguments.source.exists():
+        parser.error(f"there is nothing at {arguments.source}")
     if arguments.source is None and not arguments.photos:
         parser.error("there is nothing to run over: name a folder of images")
     if arguments.precision != "fp32" and "--precision" not in _help_of_embed():

@@ -13,11 +13,15 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from insides import items, stored
+
+CLASS = 8
+"""Fewest images of a class with which a classifier is trained in any case."""
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
@@ -56,7 +60,8 @@ def make_image_set(
     found = [item for item in items(source) if item.path.suffix.lower() in SUFFIXES]
     if most is not None and len(found) > most:
         found = [found[i * len(found) // most] for i in range(most)]
-    labels = {item.label for item in found}
+    classes = Counter(item.label for item in found)
+    usable = len(classes) > 1 and min(classes.values()) >= CLASS
     seen = set()
     for number, item in enumerate(found):
         digest = hashlib.sha256(item.path.read_bytes()).digest()
@@ -64,7 +69,7 @@ def make_image_set(
             continue
         seen.add(digest)
         # Two classes that mean nothing do for the rate of a classifier.
-        label = str(item.label) if len(labels) > 1 else ("a", "b")[number % 2]
+        label = str(item.label) if usable else ("a", "b")[number % 2]
         path = folder / label / f"{number:08d}{item.path.suffix.lower()}"
         path.parent.mkdir(parents=True, exist_ok=True)
         _link(item.path, path)

@@ -36,6 +36,7 @@ def items(source: Path) -> list[Item]:
 def loader_and_network(precision: str) -> tuple[Loader, OpenedNetwork]:
     """What ``embed`` reads images with, and what it runs over them, on the CPU."""
     card = find_card(DEFAULT_BACKBONE)
+    assert card.preprocess is not None, "the catalogue's cards state it"
     execution = Execution(device="cpu", precision=precision)  # type: ignore[arg-type]
     network = open_network(prepared_file(card, open_graph), execution)
     return loader(card.image_size, card.preprocess), network
@@ -72,4 +73,5 @@ def stored(features: Path) -> tuple[list[str], np.ndarray]:
     """Keys and vectors, (N, D) float32, of a feature file."""
     with FeatureFile(features) as file:
         rows = file.rows(0, file.count, vectors=True)
+    assert rows.vectors is not None
     return rows.keys, rows.vectors

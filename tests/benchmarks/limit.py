@@ -69,7 +69,7 @@ class Limit:
         for item in self._items:
             result = self._load(item)
             count += 1
-            if isinstance(result, tuple):
+            if isinstance(result, tuple) and isinstance(result[0], np.ndarray):
                 images.append(result[0])
             end = time.process_time()
             if end - start > SAMPLE_SECONDS:
