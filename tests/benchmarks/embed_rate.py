@@ -90,7 +90,7 @@ class Bench:
         self._images, self._work, self._precision = images, work, precision
         self._contenders, self._environments = contenders, environments
         self._network = peer_network(work / "network")
-        self._limit = Limit(images.folder, precision)
+        self._limit = Limit(images.folder, images.features)
         self.measured = Measured()
         self._classifier = self._trained()
 

@@ -8,6 +8,7 @@ public API.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,16 @@ import onnx
 import onnx.utils
 
 from tlpipe.catalogue import find_card
-from tlpipe.execution import Execution
+from tlpipe.execution import Execution, parsed_arithmetic
+from tlpipe.machine import usable_cores
+from tlpipe.precision import read_calibration
 from tlpipe.seams import OpenedNetwork
-from tlpipe.stages.engine import Loader, usable_cores
 from tlpipe.stages.session import open_graph, open_network
 from tlpipe.stages.source import open_source
 from tlpipe.stages.store import FeatureFile
-from tlpipe.stages.weights import full_network, prepared_file
-from tlpipe.types import DEFAULT_BACKBONE, Item
-from tlpipe.workflows.common import loader
+from tlpipe.stages.weights import full_network, prepared_file, quantised_file
+from tlpipe.types import DEFAULT_BACKBONE, Item, Reject
+from tlpipe.workflows.pixels import loader
 
 __all__ = ["items", "loader_and_network", "peer_network", "stored", "usable_cores"]
 
@@ -33,13 +35,34 @@ def items(source: Path) -> list[Item]:
     return list(open_source(source).items())
 
 
-def loader_and_network(precision: str) -> tuple[Loader, OpenedNetwork]:
-    """What ``embed`` reads images with, and what it runs over them, on the CPU."""
-    card = find_card(DEFAULT_BACKBONE)
-    assert card.preprocess is not None, "the catalogue's cards state it"
-    execution = Execution(device="cpu", precision=precision)  # type: ignore[arg-type]
-    network = open_network(prepared_file(card, open_graph), execution)
-    return loader(card.image_size, card.preprocess), network
+Load = Callable[[Item], np.ndarray | None]
+"""Pixels of an item, uint8 (H, W, 3), or None where it is rejected."""
+
+
+def loader_and_network(features: Path) -> tuple[Load, OpenedNetwork]:
+    """What the images of a feature file were read with, and what ran over them, on the CPU."""
+    with FeatureFile(features) as file:
+        header = file.header
+    where = str(features)
+    card = header.card(where)
+    precision, runtime = parsed_arithmetic(header.precision) or ("fp32", "auto")
+    calibration = read_calibration(header.calibration, where)
+    if calibration is None:
+        path = prepared_file(card, open_graph)
+    else:
+        path = quantised_file(card, calibration, open_graph)
+    # In one thread, which is all that the limit is measured with.
+    execution = Execution(device="cpu", precision=precision, runtime=runtime, threads=1)
+    loads = loader(card.image_size, card.arithmetic, header.decoder)
+
+    def load(item: Item) -> np.ndarray | None:
+        fetched = loads.fetch(item)
+        if isinstance(fetched, Reject):
+            return None
+        found = loads.prepare(item, *fetched)
+        return found if isinstance(found, np.ndarray) else None
+
+    return load, open_network(path, execution)
 
 
 def peer_network(folder: Path) -> Path:

@@ -48,11 +48,11 @@ class Limit:
         Least part of a core that decoding was given; on an idle machine nearly 1.
     """
 
-    def __init__(self, folder: Path, precision: str) -> None:
+    def __init__(self, folder: Path, features: Path) -> None:
         self.share = 1.0
         found = items(folder)
         self._items = found[:: max(1, len(found) // SAMPLE)][:SAMPLE]
-        self._load, self._network = loader_and_network(precision)
+        self._load, self._network = loader_and_network(features)
         self.measure()  # warms up, and reads files from the disk
         self.share = 1.0
 
@@ -67,10 +67,10 @@ class Limit:
         start = time.process_time()
         end = start
         for item in self._items:
-            result = self._load(item)
+            pixels = self._load(item)
             count += 1
-            if isinstance(result, tuple) and isinstance(result[0], np.ndarray):
-                images.append(result[0])
+            if pixels is not None:
+                images.append(pixels)
             end = time.process_time()
             if end - start > SAMPLE_SECONDS:
                 break

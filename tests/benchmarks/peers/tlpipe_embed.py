@@ -25,6 +25,8 @@ def main() -> None:
     options = tlpipe.RunOptions(device="cpu", precision=precision)
 
     def mark(at: tlpipe.Progress) -> None:
+        if at.stage not in ("embed", "classify"):  # calibration, for one
+            return
         if not first:
             first.append(time.monotonic() - START)
         if at.done % BATCH == 0 or at.done == at.total:
