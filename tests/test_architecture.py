@@ -52,7 +52,7 @@ OWNERS = {
     "google": {"graph/"},
     "PIL": {"stages/decode.py", "stages/preprocess.py", "stages/digits.py"},
     "cykooz_resizer": {"stages/preprocess.py"},
-    "rich": {"cli/show.py"},
+    "rich": {"cli/show.py", "cli/progress.py"},
     "click": {"cli/"},
     "filelock": {"stages/download/", "stages/store/lock.py"},
     "pyarrow": {"stages/tables/parquet.py"},
