@@ -37,8 +37,9 @@ def open_session(model: Path | bytes, providers: list[Any]) -> onnxruntime.Infer
             options,
             providers=providers,
             disabled_optimizers=WRONG_OPTIMIZERS,
+            # Else a provider that fails, now or in the middle of a run, is exchanged for another.
+            enable_fallback=0,
         )
-        # Else a provider that fails in the middle of a run is exchanged for the CPU, in silence.
         session.disable_fallback()
         return session
     except Exception as exc:  # ONNX Runtime's exceptions have no common base
