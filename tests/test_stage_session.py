@@ -100,7 +100,9 @@ def test_cuda_is_asked_for_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("device", ["cuda", "auto"])
 def test_a_silent_fallback_is_an_error(device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "gpu_count", lambda: 2)
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libcublas.so.13: No"))
+    monkeypatch.setattr(
+        onnxruntime, "preload_dlls", lambda: print("Failed to load libcublas.so.13: No")
+    )
     monkeypatch.setattr(onnxruntime, "InferenceSession", FakeSession([CPU]))
     with pytest.raises(DeviceError) as caught:
         open_network(b"", Execution(device))

@@ -19,6 +19,7 @@ half        -> ... in float16
 gpu_network -> a network that runs on them
 lanes       -> ... copying while it computes
 batches     -> ... in batches of the size that suits
+facts       -> what libraries can run networks here
 findings    -> what keeps a provider from working, and the cure
 surgery     -> a graph that is being worked on, run as it stands
 """

@@ -12,7 +12,7 @@ from tlpipe.errors import BackboneError
 from tlpipe.stages.session.findings import (
     CUDA,
     blocking,
-    missing_cudnn,
+    cudnn_findings,
     preload,
     provider_findings,
 )
@@ -77,6 +77,6 @@ def open_on(
     if used != provider:
         found = provider_findings(provider)
         raise blocking(provider, found, f"ONNX Runtime opened the network on {used}")
-    for line in missing_cudnn():
-        _log.warning("cuDNN cannot be loaded, so convolutions may be slow or fail: %s.", line)
+    for finding in cudnn_findings():
+        _log.warning("%s %s", finding.what, finding.cure)
     return session

@@ -152,6 +152,19 @@ def missing_cudnn() -> list[str]:
     return _loads("cudnn64_9.dll" if sys.platform == "win32" else "libcudnn.so.9")
 
 
+def cudnn_findings() -> list[Finding]:
+    """Whether a GPU works, but without cuDNN; to be asked once a network was opened on it."""
+    missing = missing_cudnn()
+    if not missing:
+        return []
+    return [
+        Finding(
+            f"cuDNN cannot be loaded ({_library(missing[0])}), so convolutions may be slow or fail.",
+            _cure(missing),
+        )
+    ]
+
+
 def _missing_tensorrt(provider: str) -> list[str]:
     """Libraries of TensorRT that its provider names and that cannot be loaded."""
     path = _provider_library(TENSORRT)
@@ -260,3 +273,18 @@ def blocking(provider: str, found: list[Finding], instead: str = "") -> DeviceEr
         hint=f"{cures or versions} 'tlpipe doctor --device {short}' says more; --device cpu runs"
         " without a GPU.",
     )
+
+
+def findings_of(exc: DeviceError, device: str) -> list[Finding]:
+    """What keeps a device from working; the error itself where nothing more is known.
+
+    Parameters
+    ----------
+    exc : DeviceError
+        What opening a network on it raised.
+    device : str
+        "cuda" or "tensorrt".
+    """
+    provider = next((name for name, short in _SHORT.items() if short == device), "")
+    found = provider_findings(provider) if provider else []
+    return found or [Finding(exc.message, exc.hint)]

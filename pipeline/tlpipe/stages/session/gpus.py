@@ -63,8 +63,8 @@ def find_driver() -> Driver:
     name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         library = ctypes.CDLL(name)
-    except OSError as exc:
-        return Driver(problem=f"no NVIDIA driver is installed ({exc})")
+    except OSError:
+        return Driver(problem=f"no NVIDIA driver is installed ({name} cannot be loaded)")
     return ask(library)
 
 
