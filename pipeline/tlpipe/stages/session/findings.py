@@ -159,7 +159,7 @@ def cudnn_findings() -> list[Finding]:
         return []
     return [
         Finding(
-            f"cuDNN cannot be loaded ({_library(missing[0])}), so convolutions may be slow or fail.",
+            f"cuDNN ({_library(missing[0])}) cannot be loaded: convolutions may be slow, or fail.",
             _cure(missing),
         )
     ]
