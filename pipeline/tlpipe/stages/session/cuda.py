@@ -70,9 +70,10 @@ def open_on(
     except BackboneError as exc:
         # Of the file, or of the provider: a file that is at fault does not open on the CPU either.
         open_session(model, [CPU])
-        said = " ".join(str(exc.__cause__).split())
         found = provider_findings(provider)
-        raise blocking(provider, found, f"ONNX Runtime says: {said.rstrip('.')}") from exc
+        said = " ".join(str(exc.__cause__).split()).rstrip(".")
+        instead = "" if found else f"ONNX Runtime says: {said}"
+        raise blocking(provider, found, instead) from exc
     used = session.get_providers()[0]
     if used != provider:
         found = provider_findings(provider)
