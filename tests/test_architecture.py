@@ -40,6 +40,7 @@ OWNERS = {
     "onnx": {"graph/"},
     "google": {"graph/"},
     "PIL": {"stages/decode.py", "stages/preprocess.py", "stages/digits.py", "stages/sample.py"},
+    "cykooz_resizer": {"stages/preprocess.py"},
     "rich": {"cli/show.py"},
     "click": {"cli/"},
     "filelock": {"stages/download/", "stages/store/lock.py"},

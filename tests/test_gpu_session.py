@@ -20,7 +20,7 @@ from tlpipe.card import Card
 from tlpipe.catalogue import find_card
 from tlpipe.errors import BackboneError, DeviceError, OptionError
 from tlpipe.execution import ON_CPU, Execution
-from tlpipe.stages.engine import run
+from tlpipe.stages.engine import Loader, Plan, run
 from tlpipe.stages.session import CPU, CUDA, TENSORRT, findings, nvidia, open_graph, open_network
 from tlpipe.stages.session.batches import best_batch_size, is_out_of_memory
 from tlpipe.stages.session.findings import missing_libraries, provider_findings, wheel_findings
@@ -144,6 +144,16 @@ def test_no_batch_at_all_and_other_failures_are_errors() -> None:
         best_batch_size(broken)
 
 
+class Part:
+    """A part of a network, as ONNX Runtime says where it runs."""
+
+    def __init__(self, name: str, count: int) -> None:
+        self.ep_name, self._count = name, count
+
+    def get_nodes(self) -> list[None]:
+        return [None] * self._count
+
+
 class Watched:
     """A session that notes the sizes it runs, fails as told, and else does what another does."""
 
@@ -152,12 +162,16 @@ class Watched:
         self.sizes: list[int] = []
         self.fits = 10_000
         self.error = ""
+        self.placed = [Part(name, 7), Part(CPU, 2), Part(name, 1)]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
 
     def get_providers(self) -> list[str]:
         return [self._name]
+
+    def get_provider_graph_assignment_info(self) -> list[Any]:
+        return self.placed
 
     def io_binding(self) -> Any:
         binding = self._session.io_binding()
@@ -305,16 +319,19 @@ class Slow(Watched):
             self._now -= 1
 
 
-def load(item: Item) -> tuple[np.ndarray, Content]:
-    return IMAGES[int(item.key) % len(IMAGES)], CONTENT
+LOAD = Loader(
+    lambda item: (b"", CONTENT), lambda item, raw, content: IMAGES[int(item.key) % len(IMAGES)]
+)
 
 
 def test_several_gpus_share_the_work_and_keep_its_order(
     tiny_file: Path, expected: np.ndarray
 ) -> None:
     sessions = [Slow(open_session(tiny_file, [CPU])) for _ in range(3)]
+    network = on_gpus(*sessions, size=4)
+    assert network.lanes == 6
     items = [Item(str(number), Path(str(number))) for number in range(240)]
-    outcomes = list(run(items, load, on_gpus(*sessions, size=4), workers=8))
+    outcomes = list(run(items, LOAD, network, Plan(8)))
     assert [outcome.item.key for outcome in outcomes] == [str(n) for n in range(240)]
     for number, outcome in enumerate(outcomes):
         row = expected[number % len(IMAGES)]
@@ -330,7 +347,7 @@ def test_a_gpu_that_fails_ends_the_run(tiny_file: Path) -> None:
     sessions[1].error = "CUDA failure 719: unspecified launch failure"
     items = [Item(str(number), Path(str(number))) for number in range(60)]
     with pytest.raises(BackboneError, match="unspecified launch failure"):
-        list(run(items, load, on_gpus(*sessions, size=4), workers=4))
+        list(run(items, LOAD, on_gpus(*sessions, size=4), Plan(4)))
 
 
 @pytest.fixture
@@ -345,6 +362,7 @@ class Made:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, used: str) -> None:
         self.asked: list[Any] = []
+        self.placed: list[Part] | None = None
         self._make, self._used = onnxruntime.InferenceSession, used
         monkeypatch.setattr(onnxruntime, "InferenceSession", self)
 
@@ -354,7 +372,9 @@ class Made:
             return session
         assert more["enable_fallback"] == 0
         self.asked.append(providers)
-        return Watched(session, self._used)
+        watched = Watched(session, self._used)
+        watched.placed = watched.placed if self.placed is None else self.placed
+        return watched
 
 
 def seen(monkeypatch: pytest.MonkeyPatch, *capabilities: tuple[int, int]) -> None:
@@ -371,6 +391,26 @@ def test_all_visible_gpus_are_used(monkeypatch: pytest.MonkeyPatch, tiny_file: P
     assert [asked[0][1]["device_id"] for asked in made.asked] == ["0", "1"]
     assert {asked[0][1]["use_tf32"] for asked in made.asked} == {"0"}
     assert network.batch_sizes == (16,)
+
+
+@pytest.mark.usefixtures("gpu_wheel")
+def test_a_provider_that_runs_nothing_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tiny_file: Path
+) -> None:
+    seen(monkeypatch, (8, 0))
+    made = Made(monkeypatch, CUDA)
+    network: Any = open_network(tiny_file, Execution("cuda"))
+    assert network.placement == {CUDA: 8, CPU: 2}
+    made.placed = [Part(CPU, 10)]
+    with pytest.raises(DeviceError, match="runs none of the network on it"):
+        open_network(tiny_file, Execution("cuda"))
+    made.placed = []  # it does not say
+    open_network(tiny_file, Execution("cuda"))
+
+
+def test_onnxruntime_says_where_operators_run(tiny_file: Path) -> None:
+    network: Any = open_network(tiny_file, ON_CPU)
+    assert set(network.placement) == {CPU}
 
 
 @pytest.mark.usefixtures("gpu_wheel")

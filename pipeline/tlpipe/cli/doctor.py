@@ -71,10 +71,13 @@ def _rows(found: Diagnosis, asked: str) -> list[tuple[str, str]]:
         *_gpu_rows(facts),
         ("ONNX Runtime", _onnxruntime(facts["onnxruntime"])),
         ("OpenVINO", _openvino(facts["openvino"])),
-        ("Pillow", f"{decoder['pillow']} with {decoder['jpeg']}"),
+        ("Pillow", f"{decoder['pillow']} with {decoder['jpeg']}; decodes as {decoder['mode']}"),
         ("cache", f"{cache['folder']} ({cache['free_bytes'] / 1e9:.1f} GB free)"),
         ("device", f"{found.device}{' (auto)' if asked == 'auto' else ''}, {state}"),
     ]
+    if len(found.placement) > 1:
+        counts = [f"{n} by {name}" for name, n in found.placement.items()]
+        rows.append(("operators", f"run {', '.join(counts)}"))
     return rows + _speed_rows(found, found.speed) if found.speed else rows
 
 

@@ -31,9 +31,11 @@ from tlpipe.stages.source import Source
 from tlpipe.stages.weights import class_networks, full_network, resolved
 from tlpipe.types import Item, Preprocess, ProgressCallback
 from tlpipe.workflows.backbones import import_network, is_network
-from tlpipe.workflows.common import as_source, loader, run_over
+from tlpipe.workflows.common import as_source
 from tlpipe.workflows.network import BackboneOptions
+from tlpipe.workflows.pixels import decoder_of, loader
 from tlpipe.workflows.run_options import RunOptions
+from tlpipe.workflows.running import run_over
 
 if TYPE_CHECKING:
     from tlpipe.types import Float32Array
@@ -158,7 +160,7 @@ def check_backbone(
         for (name, way), model in zip(ways, networks, strict=True):
             write_model(model, path)
             network = open_network(path, options.execution)
-            load = loader(card.image_size, way)
+            load = loader(card.image_size, way, decoder_of(options.decode))
             rows, rejects = [], Counter[str]()
             for outcome in run_over(judged, len(judged), network, load, options, progress, "check"):
                 if outcome.reject is None:

@@ -9,7 +9,7 @@ import functools
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,9 @@ from tlpipe.execution import Device, Execution
 from tlpipe.files import cache_dir
 from tlpipe.seams import OpenedNetwork
 from tlpipe.stages.decode import quiet_pillow
-from tlpipe.stages.engine import usable_cores
+from tlpipe.stages.engine import Loader
 from tlpipe.stages.hardware import memory_bytes, processor
+from tlpipe.stages.machine import usable_cores
 from tlpipe.stages.sample import HEIGHT, WIDTH, decoder_facts, sample_photo
 from tlpipe.stages.session import device_of, open_graph, open_network
 from tlpipe.stages.session.facts import runtime_facts
@@ -34,14 +35,14 @@ from tlpipe.stages.session.findings import (
     findings_of,
     wheel_findings,
 )
-from tlpipe.stages.source import Source, open_source
+from tlpipe.stages.source import Source
 from tlpipe.stages.weights import prepared_file
-from tlpipe.types import DEFAULT_BACKBONE, Content, FileStat, Reject
+from tlpipe.types import DEFAULT_BACKBONE, Content, FileStat, Item, Reject
 from tlpipe.workflows.backbones import find_backbone
-from tlpipe.workflows.common import loader, pixels_of
+from tlpipe.workflows.common import opened
+from tlpipe.workflows.pixels import decoder_of, loader, pixels_of
 
 _SAMPLE = 64  # images of a source that are timed
-_THREADS_PER_GPU = 2  # as many as it has lanes
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,8 @@ class Diagnosis:
         What is wrong, with the cure.
     speed : Speed or None
         None where the backbone did not run.
+    placement : dict of str to int
+        How many of the network's operators each provider runs; empty where that is not known.
     """
 
     device: str
@@ -102,6 +105,7 @@ class Diagnosis:
     facts: dict[str, Any]
     findings: list[Finding]
     speed: Speed | None
+    placement: dict[str, int]
 
 
 def doctor(
@@ -143,9 +147,10 @@ def doctor(
     chosen = device_of(execution)
     facts, findings = _facts(), wheel_findings()
     provider, speed = "", None
+    placement: dict[str, int] = {}
     try:
         network = open_network(prepared_file(card, open_graph), execution)
-        provider = network.provider
+        provider, placement = network.provider, dict(getattr(network, "placement", {}))
         with quiet_pillow():
             speed = _speed(loads, network, seconds, on_gpus=chosen != "cpu")
         findings += cudnn_findings() if chosen != "cpu" else []
@@ -153,7 +158,8 @@ def doctor(
         findings = findings_of(exc, chosen)
     except TlpipeError as exc:
         findings.append(Finding(exc.message, exc.hint))
-    return Diagnosis(chosen, speed is not None, provider, card.name, facts, findings, speed)
+    usable = speed is not None
+    return Diagnosis(chosen, usable, provider, card.name, facts, findings, speed, placement)
 
 
 def _facts() -> dict[str, Any]:
@@ -165,7 +171,7 @@ def _facts() -> dict[str, Any]:
         "processor": {"name": name, "extensions": extensions},
         "memory_bytes": memory_bytes(),
         **runtime_facts(),
-        "decoder": decoder_facts(),
+        "decoder": {"mode": decoder_of("auto"), **decoder_facts()},
         "cache": {"folder": str(folder), "free_bytes": shutil.disk_usage(there).free},
     }
 
@@ -174,24 +180,29 @@ def _facts() -> dict[str, Any]:
 class _Loads:
     """Images to load, each by a call; what they are."""
 
-    calls: list[Callable[[], Any]]
+    calls: Sequence[Callable[[], Any]]
     what: str
 
 
 def _loads(source: Source | str | Path | None, card: Card) -> _Loads:
-    spec = card.arithmetic
+    how = (card.image_size, card.arithmetic, decoder_of("auto"))
     if source is None:
-        photo, content = sample_photo(), Content(b"", FileStat())
-        made = pixels_of(card.image_size, spec)
-        return _Loads([lambda: made(photo, content)], f"a photo made up, {WIDTH} x {HEIGHT}")
-    opened = source if isinstance(source, Source) else open_source(source)
-    count = opened.survey.count
-    items = list(opened.items())[:: max(1, count // _SAMPLE)][:_SAMPLE]
+        pixels = pixels_of(*how)
+        call = functools.partial(pixels, sample_photo(), Content(b"", FileStat()))
+        return _Loads([call], f"a photo made up, {WIDTH} x {HEIGHT}")
+    found, load = opened(source), loader(*how)
+    count = found.survey.count
+    items = list(found.items())[:: max(1, count // _SAMPLE)][:_SAMPLE]
     if not items:
-        raise SourceError(f"{str(opened.path)!r} holds no images.", hint="Name another SOURCE.")
-    load = loader(card.image_size, spec)
-    what = f"{len(items)} of {count} images"
-    return _Loads([functools.partial(load, item) for item in items], what)
+        raise SourceError(f"{str(found.path)!r} holds no images.", hint="Name another SOURCE.")
+    calls = [functools.partial(_load, load, item) for item in items]
+    return _Loads(calls, f"{len(items)} of {count} images")
+
+
+def _load(load: Loader, item: Item) -> Any:
+    """Pixels of an item, or why there are none."""
+    read = load.fetch(item)
+    return read if isinstance(read, Reject) else load.prepare(item, *read)
 
 
 def _speed(loads: _Loads, network: OpenedNetwork, seconds: float, *, on_gpus: bool) -> Speed:
@@ -210,7 +221,7 @@ def _speed(loads: _Loads, network: OpenedNetwork, seconds: float, *, on_gpus: bo
 def _timed_loads(loads: _Loads, seconds: float) -> tuple[np.ndarray[Any, Any], float]:
     """Images (B, H, W, 3), and seconds of one core to load one."""
     results = [call() for call in loads.calls]  # once untimed: files come into memory
-    images = [result[0] for result in results if not isinstance(result, Reject)]
+    images = [result for result in results if not isinstance(result, Reject)]
     if not images:
         reject = results[0]
         raise SourceError(
@@ -247,7 +258,7 @@ def _on_gpus(
     """Seconds per image with every lane of every GPU busy, and the size of batch."""
     size = network.batch_sizes[0]
     batch = np.resize(images, (size, *images.shape[1:]))
-    threads = _THREADS_PER_GPU * max(1, len(runtime_facts()["gpus"]))
+    threads = network.lanes
 
     def work(_: int) -> int:
         done, end = 0, time.perf_counter() + seconds

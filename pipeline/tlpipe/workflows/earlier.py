@@ -5,15 +5,12 @@ Whether they may be used (the same fingerprint), and what an update would keep, 
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from tlpipe.errors import SourceError, StaleFeaturesError
+from tlpipe.errors import SourceError
 from tlpipe.files import is_file
 from tlpipe.stages.source import Source
 from tlpipe.stages.store import (
@@ -26,6 +23,7 @@ from tlpipe.stages.store import (
 )
 from tlpipe.types import Block
 from tlpipe.workflows.common import source_text
+from tlpipe.workflows.staleness import check_fresh
 
 MOST_PLANNED = 1 << 17
 """Items of a source that are kept in memory between comparing and updating: about 30 MB."""
@@ -46,11 +44,14 @@ class Earlier:
         The feature file to update.
     taken_up : int
         Rows in finished parts.
+    header : FeatureHeader
+        Of the file that this run writes.
     """
 
     known: Known
     file: FeatureFile | None
     taken_up: int
+    header: FeatureHeader
 
 
 @dataclass
@@ -80,9 +81,23 @@ class Comparison:
 
 @contextmanager
 def earlier_runs(
-    output: Path, parts: Parts, header: FeatureHeader, *, overwrite: bool, rehash: bool
+    output: Path,
+    parts: Parts,
+    header_for: Callable[[FeatureHeader | None], FeatureHeader],
+    *,
+    overwrite: bool,
+    rehash: bool,
 ) -> Iterator[Earlier]:
     """Open what earlier runs left for an output.
+
+    Parameters
+    ----------
+    output : pathlib.Path
+    parts : Parts
+    header_for : callable
+        Takes the header of what earlier runs left, or None; gives that of this run.
+    overwrite, rehash : bool
+        As for ``embed``.
 
     Raises
     ------
@@ -96,12 +111,15 @@ def earlier_runs(
     file = None if overwrite or parts.anew or not is_file(output) else FeatureFile(output)
     pieces: list[FeatureFile] = []
     try:
+        header = header_for(None if file is None else file.header)
         if file is not None:
-            _check_fresh(file, header, repr(str(output)))
+            check_fresh(file, header, repr(str(output)))
         pieces = [] if overwrite else parts.open()
+        if file is None and pieces:
+            header = header_for(pieces[0].header)
         for piece in pieces:
             where = f"The unfinished work in {str(parts.folder)!r}"
-            _check_fresh(piece, header, where)
+            check_fresh(piece, header, where)
         files = pieces if file is None else [file, *pieces]
         known = Known(files, rehash=rehash)
     except BaseException:
@@ -110,70 +128,9 @@ def earlier_runs(
                 opened.close()
         raise
     try:
-        yield Earlier(known, file, sum(piece.count for piece in pieces))
+        yield Earlier(known, file, sum(piece.count for piece in pieces), header)
     finally:
         known.close()
-
-
-def _check_fresh(file: FeatureFile, header: FeatureHeader, where: str) -> None:
-    """Refuse rows that were not made as those of `header` would be."""
-    old = file.header
-    if old.fingerprint == header.fingerprint:
-        return
-    differing = "; ".join(differences(old, header)) or "how tlpipe prepares networks"
-    raise StaleFeaturesError(
-        f"{where} holds embeddings of {_backbone_name(old)!r} (fingerprint"
-        f" {old.fingerprint[:12]}...), not of {_backbone_name(header)!r}"
-        f" ({header.fingerprint[:12]}...). They differ in: {differing}.",
-        hint="Choose another --output, embed as before, or start anew with --overwrite.",
-    )
-
-
-def _backbone_name(header: FeatureHeader) -> str:
-    table = _table(header)
-    return str(table.get("name", table.get("declared", "?")))
-
-
-def _table(header: FeatureHeader) -> dict[str, Any]:
-    """What a header says of its backbone; nothing where that is no JSON table."""
-    try:
-        table = json.loads(header.backbone)
-    except (RecursionError, ValueError):
-        return {}
-    return table if isinstance(table, dict) else {}
-
-
-def differences(old: FeatureHeader, new: FeatureHeader) -> list[str]:
-    """What determines vectors and is not the same in two headers, each as "name: old -> new"."""
-    if old.declared is not None or new.declared is not None:
-        return [f"backbone: {_backbone_name(old)!r} -> {_backbone_name(new)!r}"]
-    found = []
-    before, after = (dict(_flat(_table(header), "")) for header in (old, new))
-    for name in sorted(before.keys() | after.keys()):
-        if name.split(".")[0] in ("golden", "licence", "origin", "paper", "schema"):
-            continue  # they do not change a vector
-        a, b = before.get(name, "nothing"), after.get(name, "nothing")
-        if a != b:
-            found.append(f"{name}: {_short(a)} -> {_short(b)}")
-    for name in ("precision", "decoder"):
-        a, b = getattr(old, name), getattr(new, name)
-        if a != b:
-            found.append(f"{name}: {a!r} -> {b!r}")
-    return found
-
-
-def _short(value: Any) -> str:
-    """A value in words; of a digest the first twelve digits."""
-    text = repr(value)
-    return f"{text[1:13]}..." if re.fullmatch("'[0-9a-f]{64}'", text) else text
-
-
-def _flat(table: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in table.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def compare(source: Source, earlier: Earlier, met_fresh: Callable[[], object]) -> Comparison:

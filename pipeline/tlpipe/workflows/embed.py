@@ -6,14 +6,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from tlpipe.card import Card
 from tlpipe.errors import OutputError, TlpipeError
 from tlpipe.files import check_output
-from tlpipe.stages.decode import DECODER
 from tlpipe.stages.session import open_graph, open_network
 from tlpipe.stages.source import Source, Survey
 from tlpipe.stages.store import (
@@ -38,6 +37,7 @@ from tlpipe.workflows.earlier import (
     earlier_runs,
 )
 from tlpipe.workflows.leaks import shared_between_splits
+from tlpipe.workflows.pixels import decoder_of
 from tlpipe.workflows.run_options import RunOptions, UpdateOptions
 from tlpipe.workflows.update import Job, write_update
 
@@ -164,20 +164,21 @@ def embed(
     source = opened(source)
     header = FeatureHeader(
         tlpipe_version=__version__,
-        fingerprint=card.fingerprint(precision=PRECISION, decoder=DECODER),
+        fingerprint="",
         backbone=card.to_json(),
         provider="",
         precision=PRECISION,
-        decoder=DECODER,
+        decoder="",
         source=source_text(source),
         created_at=now(),
     )
+    header_for = partial(_header, header, card, options)
     network_ahead = Ahead(lambda: open_network(prepared_file(card, open_graph), options.execution))
     with writer_lock(output), network_ahead:
         parts = Parts(output)
         anew = overwrite or parts.anew
         with earlier_runs(
-            output, parts, header, overwrite=overwrite, rehash=update.rehash
+            output, parts, header_for, overwrite=overwrite, rehash=update.rehash
         ) as earlier:
             found = _compared(source, earlier, network_ahead.start)
             if surveyed is not None:
@@ -190,7 +191,7 @@ def embed(
                 parts.remove()  # a run may have been cut short just before
                 return _as_it_was(output, source.survey, earlier.file, options)
             network = network_ahead.result()
-            header = continued(header, network.provider, earlier)
+            header = continued(earlier.header, network.provider, earlier)
             still_there = partial(check_still_there, source, earlier, found, update.max_gone)
             job = Job(source, earlier, card, network, options, found, still_there)
             if overwrite:
@@ -217,6 +218,23 @@ def embed(
         unchanged=False,
         shared=_shared(output, source.survey),
     )
+
+
+def _header(
+    header: FeatureHeader, card: Card, options: RunOptions, begun: FeatureHeader | None
+) -> FeatureHeader:
+    """Header of a file: what determines its vectors is filled in.
+
+    Parameters
+    ----------
+    header : FeatureHeader
+        All else.
+    begun : FeatureHeader or None
+        That of the file, or of the parts, which this run goes on with.
+    """
+    decoder = decoder_of(options.decode, None if begun is None else begun.decoder)
+    fingerprint = card.fingerprint(precision=header.precision, decoder=decoder)
+    return replace(header, decoder=decoder, fingerprint=fingerprint)
 
 
 def _compared(source: Source, earlier: Earlier, met_fresh: Callable[[], object]) -> Comparison:

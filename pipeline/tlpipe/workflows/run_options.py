@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from tlpipe.errors import OptionError
 from tlpipe.execution import Device, Execution, Precision, Runtime
+from tlpipe.types import DECODE_MODES, DecodeMode
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,12 @@ class RunOptions:
     ----------
     device, precision, runtime, batch_size, threads
         As for ``Execution``.
+    decode : {"auto", "exact"}
+        "exact" decodes every pixel and has Pillow resize; "auto" decodes large JPEGs at a fraction
+        of their size, and resizes faster. Where a file says how its images are decoded (a feature
+        file that is updated, a classifier), "auto" follows it.
+    profile : pathlib.Path or None
+        A file for a trace of what each thread does, which Chrome's and Perfetto's viewers open.
     max_rejects : int, float or None
         Most rejects that still count as success: a number, a fraction of all items (a float below
         1), or None for no limit.
@@ -27,9 +35,16 @@ class RunOptions:
     threads: int | None = None
     precision: Precision = "fp32"
     runtime: Runtime = "auto"
+    decode: DecodeMode = "auto"
+    profile: Path | None = None
 
     def __post_init__(self) -> None:
-        _ = self.execution  # checks them
+        _ = self.execution  # checks its values
+        if self.decode not in DECODE_MODES:
+            raise OptionError(
+                f"The way to decode {self.decode!r} is unknown.",
+                hint=f"Use one of {list(DECODE_MODES)}.",
+            )
         limit = self.max_rejects
         if not (limit is None or (type(limit) is int and limit >= 0) or _is_fraction(limit)):
             raise OptionError(

@@ -22,7 +22,6 @@ from tlpipe.graph.digest import weights_digest
 from tlpipe.graph.head import join_head
 from tlpipe.graph.io import load_model, write_model
 from tlpipe.stages.classifier import ClassifierInfo
-from tlpipe.stages.decode import DECODER
 from tlpipe.stages.head import Head, train
 from tlpipe.stages.metrics import Metrics, measure
 from tlpipe.stages.report import write_report
@@ -30,7 +29,7 @@ from tlpipe.stages.session import open_graph, open_network
 from tlpipe.stages.splits import Plan, plan_splits
 from tlpipe.stages.store import Features, read_features
 from tlpipe.stages.weights import prepared_file, weight_files
-from tlpipe.types import DEFAULT_SEED, Progress, ProgressCallback, Split
+from tlpipe.types import DECODERS, DEFAULT_SEED, Progress, ProgressCallback, Split
 from tlpipe.version import __version__
 from tlpipe.workflows.common import PRECISION, now
 
@@ -172,11 +171,11 @@ def _card(data: Features, path: Path) -> Card:
     """Card of the backbone that made the embeddings, after its fingerprint was checked."""
     header = data.header
     card = header.card(repr(str(path)))
-    if (header.decoder, header.precision) != (DECODER, PRECISION):
+    if header.decoder not in DECODERS or header.precision != PRECISION:
         raise FeatureFileError(
             f"{str(path)!r} was made with the decoder {header.decoder!r} at {header.precision!r};"
-            f" this tlpipe uses {DECODER!r} at {PRECISION!r}, and a classifier trained on other"
-            " pixels than it is served would be wrong.",
+            f" this tlpipe knows {list(DECODERS)} at {PRECISION!r}, and a classifier trained on"
+            " other pixels than it is served would be wrong.",
             hint="Embed the images again.",
         )
     expected = card.fingerprint(precision=header.precision, decoder=header.decoder)

@@ -17,7 +17,7 @@ from tlpipe.stages.session.findings import (
     provider_findings,
 )
 from tlpipe.stages.session.gpus import find_driver
-from tlpipe.stages.session.opening import CPU, open_session
+from tlpipe.stages.session.opening import CPU, open_session, placement
 
 _log = logging.getLogger(__name__)
 
@@ -78,6 +78,9 @@ def open_on(
     if used != provider:
         found = provider_findings(provider)
         raise blocking(provider, found, f"ONNX Runtime opened the network on {used}")
+    placed = placement(session)
+    if placed and not placed[provider]:
+        raise blocking(provider, [], f"ONNX Runtime runs none of the network on it: {dict(placed)}")
     for finding in cudnn_findings():
         _log.warning("%s %s", finding.what, finding.cure)
     return session

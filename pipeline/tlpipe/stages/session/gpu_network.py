@@ -59,7 +59,7 @@ class GpuNetwork(Opened):
     def __init__(self, places: Sequence[Place], batch_size: int | None, *, fixed: bool) -> None:
         super().__init__(places[0].session)
         self._places, self._size, self._fixed = list(places), batch_size, fixed
-        self._lanes = self._make_lanes()
+        self._free = self._make_lanes()
 
     def _make_lanes(self) -> Lanes:
         return Lanes(
@@ -79,8 +79,13 @@ class GpuNetwork(Opened):
             The network has no such output.
         """
         chosen = super().only(outputs)
-        chosen._lanes = chosen._make_lanes()
+        chosen._free = chosen._make_lanes()
         return chosen
+
+    @property
+    def lanes(self) -> int:
+        """Calls that can be under way without taking a core of this machine."""
+        return PER_DEVICE * len(self._places)
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
@@ -107,7 +112,7 @@ class GpuNetwork(Opened):
                 lane.release()
                 raise failure(exc, images.shape) from exc
 
-        with self._lanes.one() as lane:
+        with self._free.one() as lane:
             size = best_batch_size(seconds)
             lane.release()
         _log.info("The batch size %d suits %s.", size, self.provider)
@@ -124,7 +129,7 @@ class GpuNetwork(Opened):
         BackboneError
             ONNX Runtime cannot run the network on them.
         """
-        with self._lanes.one() as lane:
+        with self._free.one() as lane:
             parts = list(self._parts(lane, images))
         if len(parts) == 1:
             return parts[0]

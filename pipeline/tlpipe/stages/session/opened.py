@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from tlpipe.errors import BackboneError
+from tlpipe.stages.session.opening import placement
 
 
 class Opened:
@@ -42,6 +43,11 @@ class Opened:
     def metadata(self) -> Mapping[str, str]:
         """The file's metadata properties."""
         return dict(self._session.get_modelmeta().custom_metadata_map)
+
+    @property
+    def placement(self) -> Mapping[str, int]:
+        """How many of its operators each provider runs; empty where that is not known."""
+        return placement(self._session)
 
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of its input and of the outputs it computes, without their batch axes."""

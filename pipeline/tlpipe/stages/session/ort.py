@@ -34,6 +34,7 @@ class OrtNetwork(Opened):
     """
 
     batch_sizes: tuple[int, ...]
+    lanes = 0
 
     def __init__(self, model: Path | bytes, execution: Execution) -> None:
         super().__init__(open_session(model, [CPU]))
