@@ -382,6 +382,18 @@ def seen(monkeypatch: pytest.MonkeyPatch, *capabilities: tuple[int, int]) -> Non
     monkeypatch.setattr(nvidia, "find_driver", lambda: Driver(tuple(gpus), "13.0"))
 
 
+def test_outputs_have_their_names(trained: Any) -> None:
+    session = Watched(open_session(trained.classifier, [CPU]))
+    wanted = open_network(trained.classifier, ON_CPU).run(IMAGES)
+    found = on_gpus(session, size=4).run(IMAGES)
+    assert list(found) == list(wanted)
+    for name, values in wanted.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-6)
+    turned = on_gpus(session, size=4).only(list(wanted)[::-1]).run(IMAGES)
+    for name, values in wanted.items():
+        np.testing.assert_allclose(turned[name], values, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.usefixtures("gpu_wheel")
 def test_all_visible_gpus_are_used(monkeypatch: pytest.MonkeyPatch, tiny_file: Path) -> None:
     seen(monkeypatch, (8, 0), (8, 0))
@@ -450,8 +462,12 @@ def test_tensorrt_that_gives_way_to_cuda_is_an_error(
 )
 @pytest.mark.parametrize("device", ["cuda", "tensorrt"])
 def test_without_a_gpu_the_real_provider_is_refused_with_the_cause(
-    device: Any, tiny_file: Path, capfd: pytest.CaptureFixture[str]
+    device: Any,
+    tiny_file: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")  # and so as it was, afterwards
     with pytest.raises(DeviceError) as caught:
         open_network(tiny_file, Execution(device))
     assert f"--device {device} was asked for" in caught.value.message

@@ -238,17 +238,20 @@ def _timed_loads(loads: _Loads, seconds: float) -> tuple[np.ndarray[Any, Any], f
 def _on_cpu(
     network: OpenedNetwork, images: np.ndarray[Any, Any], seconds: float
 ) -> tuple[float, int]:
-    """Seconds of one core per image at the best size of batch, and that size."""
+    """Seconds of one core per image at the best size of batch, and that size.
+
+    Those of the whole process are counted: a library may compute in threads of its own.
+    """
     sizes = network.batch_sizes
     best = []
     for size in sizes:
         batch = np.resize(images, (size, *images.shape[1:]))
         network.run(batch)
-        done, start, end = 0, time.thread_time(), time.perf_counter() + seconds / len(sizes)
+        done, start, end = 0, time.process_time(), time.perf_counter() + seconds / len(sizes)
         while not done or time.perf_counter() < end:
             network.run(batch)
             done += size
-        best.append(((time.thread_time() - start) / done, size))
+        best.append(((time.process_time() - start) / done, size))
     return min(best)
 
 
