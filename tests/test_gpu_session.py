@@ -21,12 +21,22 @@ from tlpipe.catalogue import find_card
 from tlpipe.errors import BackboneError, DeviceError, OptionError
 from tlpipe.execution import ON_CPU, Execution
 from tlpipe.stages.engine import Loader, Plan, run
-from tlpipe.stages.session import CPU, CUDA, TENSORRT, findings, nvidia, open_graph, open_network
+from tlpipe.stages.session import (
+    CPU,
+    CUDA,
+    TENSORRT,
+    findings,
+    libraries,
+    nvidia,
+    open_graph,
+    open_network,
+)
 from tlpipe.stages.session.batches import best_batch_size, is_out_of_memory
-from tlpipe.stages.session.findings import missing_libraries, provider_findings, wheel_findings
+from tlpipe.stages.session.findings import provider_findings, wheel_findings
 from tlpipe.stages.session.gpu_network import GpuNetwork, Place
 from tlpipe.stages.session.gpus import Driver, Gpu, ask
 from tlpipe.stages.session.half import half
+from tlpipe.stages.session.libraries import missing_libraries
 from tlpipe.stages.session.opening import open_session
 from tlpipe.stages.session.tensorrt import EngineSpec, engine_folder, tensorrt_options
 from tlpipe.stages.weights import prepared_file
@@ -562,13 +572,25 @@ def test_missing_libraries_are_named_with_the_command_that_brings_them(
     text = "cannot open shared object file: No such file or directory"
     lines = [f"Failed to load {n}: {n}: {text}" for n in ("libcublas.so.13", "libcurand.so.10")]
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("\n".join(lines)))
-    monkeypatch.setattr(findings, "missing_cudnn", lambda: [f"libcudnn.so.9: {text}"])
-    monkeypatch.setattr(findings, "_refused", lambda provider: ["libcuda.so.1: no"])
+    monkeypatch.setattr(libraries, "missing_cudnn", lambda: [f"libcudnn.so.9: {text}"])
+    monkeypatch.setattr(libraries, "_refused", lambda provider: ["libcuda.so.1: no"])
+    monkeypatch.setattr(onnxruntime, "cuda_version", "13.0", raising=False)
     monkeypatch.setattr(findings, "find_driver", lambda: Driver(cuda="13.0"))
     assert missing_libraries(CUDA) == ["libcublas.so.13", "libcurand.so.10", "libcudnn.so.9"]
     (finding,) = provider_findings(CUDA)
     assert finding.cure == "Install them: pip install 'onnxruntime-gpu[cuda,cudnn]'"
     monkeypatch.setattr(
-        findings, "_missing_tensorrt", lambda provider: [f"libnvinfer.so.10: {text}"]
+        libraries, "_missing_tensorrt", lambda provider: [f"libnvinfer.so.10: {text}"]
     )
     assert provider_findings(TENSORRT)[0].cure.endswith(">=10,<11'")
+
+
+@pytest.mark.usefixtures("gpu_wheel")
+def test_a_driver_too_old_for_the_wheel_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(findings, "missing_libraries", lambda provider: [])
+    monkeypatch.setattr(onnxruntime, "cuda_version", "13.0", raising=False)
+    for newest, count in (("12.8", 1), ("13.0", 0), ("13.2", 0), ("14.0", 0)):
+        monkeypatch.setattr(findings, "find_driver", lambda newest=newest: Driver(cuda=newest))
+        assert len(provider_findings(CUDA)) == count
+    monkeypatch.setattr(findings, "find_driver", lambda: Driver(cuda="12.8"))
+    assert "supports CUDA up to 12.8" in provider_findings(CUDA)[0].what

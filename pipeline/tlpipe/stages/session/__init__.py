@@ -20,13 +20,14 @@ gpu_network -> a network that runs on them
 lanes       -> ... copying while it computes
 batches     -> ... in batches of the size that suits
 facts       -> what libraries can run networks here
+libraries   -> the libraries that NVIDIA's providers need
 findings    -> what keeps a provider from working, and the cure
 surgery     -> a graph that is being worked on, run as it stands
 """
 
 from tlpipe.stages.session.choose import device_of, open_network
-from tlpipe.stages.session.findings import CUDA, TENSORRT
 from tlpipe.stages.session.gpus import gpu_count
+from tlpipe.stages.session.libraries import CUDA, TENSORRT
 from tlpipe.stages.session.opening import CPU
 from tlpipe.stages.session.surgery import open_graph
 

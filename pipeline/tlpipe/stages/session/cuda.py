@@ -9,14 +9,9 @@ from typing import Any
 import onnxruntime
 
 from tlpipe.errors import BackboneError
-from tlpipe.stages.session.findings import (
-    CUDA,
-    blocking,
-    cudnn_findings,
-    preload,
-    provider_findings,
-)
+from tlpipe.stages.session.findings import blocking, cudnn_findings, provider_findings
 from tlpipe.stages.session.gpus import find_driver
+from tlpipe.stages.session.libraries import CUDA, preload
 from tlpipe.stages.session.opening import CPU, open_session, placement
 
 _log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import onnxruntime
 
 from tlpipe.files import make_folder, sha256_file
 from tlpipe.stages.session.cuda import cuda_options, open_on
-from tlpipe.stages.session.findings import CUDA, TENSORRT
+from tlpipe.stages.session.libraries import CUDA, TENSORRT
 from tlpipe.stages.session.opening import CPU
 
 BATCH_SIZE = 32
