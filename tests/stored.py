@@ -15,6 +15,7 @@ from tlpipe.execution import Execution
 from tlpipe.stages.store import FeatureFile
 from tlpipe.types import DecodeMode, Item
 from tlpipe.workflows import embed as workflow
+from tlpipe.workflows import precision
 from tlpipe.workflows.pixels import decoder_of, loader
 
 DIM = 8
@@ -53,7 +54,7 @@ def pixels_of_item(card: Card, item: Item, mode: DecodeMode = "auto") -> Any:
 
 def use_network(patch: pytest.MonkeyPatch, network: Any) -> Any:
     """Have ``embed`` run `network` in place of the backbone."""
-    patch.setattr(workflow, "prepared_file", lambda card, open_graph: Path("none"))
+    patch.setattr(precision, "prepared_file", lambda card, open_graph: Path("none"))
 
     def open_network(path: Path, execution: Execution) -> Any:
         if execution.batch_size is not None:

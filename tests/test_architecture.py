@@ -15,7 +15,17 @@ ROOT = Path(tlpipe.__file__).parent
 
 # A layer imports itself (but for stages and workflows, see below) and those before it.
 LAYERS = [
-    {"errors", "execution", "records", "seams", "types", "files", "version"},
+    {
+        "errors",
+        "execution",
+        "files",
+        "machine",
+        "precision",
+        "records",
+        "seams",
+        "types",
+        "version",
+    },
     {
         "card",
         "card_rules",
@@ -34,6 +44,7 @@ LAYERS = [
 # Heavy libraries, and the only modules that may import them.
 OWNERS = {
     "onnxruntime": {"stages/session/"},
+    "openvino": {"stages/session/openvino.py"},
     "h5py": {"stages/store/"},
     "sklearn": {"stages/head.py", "stages/digits.py"},
     "threadpoolctl": {"stages/head.py"},
@@ -48,7 +59,7 @@ OWNERS = {
     "sqlite3": {"stages/store/index.py"},
 }
 
-HEAVY = {"numpy", "onnx", "onnxruntime", "h5py", "sklearn", "scipy", "PIL", "pyarrow", "rich"}
+HEAVY = set("numpy onnx onnxruntime openvino h5py sklearn scipy PIL pyarrow rich".split())
 
 
 def modules() -> list[Path]:

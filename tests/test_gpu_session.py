@@ -6,6 +6,7 @@ import ctypes
 import os
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -515,8 +516,14 @@ def test_engines_of_other_weights_or_shapes_lie_apart(tmp_path: Path) -> None:
 def test_a_precision_the_device_does_not_offer(
     device: Any, precision: Any, tiny_file: Path
 ) -> None:
-    with pytest.raises(OptionError, match=f"precision '{precision}' cannot be had on the device"):
+    with pytest.raises(OptionError, match=f"precision '{precision}' is not offered"):
         open_network(tiny_file, Execution(device, precision))
+
+
+def test_fp16_without_a_gpu_says_why(tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
+    with pytest.raises(DeviceError, match="--device cuda was asked for"):
+        open_network(tiny_file, Execution("auto", "fp16"))
 
 
 def test_an_old_gpu_has_no_float16(monkeypatch: pytest.MonkeyPatch, tiny_file: Path) -> None:
@@ -594,3 +601,41 @@ def test_a_driver_too_old_for_the_wheel_is_found(monkeypatch: pytest.MonkeyPatch
         assert len(provider_findings(CUDA)) == count
     monkeypatch.setattr(findings, "find_driver", lambda: Driver(cuda="12.8"))
     assert "supports CUDA up to 12.8" in provider_findings(CUDA)[0].what
+
+
+@pytest.mark.usefixtures("gpu_wheel")
+@pytest.mark.parametrize(("device", "name"), [("cuda", CUDA), ("tensorrt", TENSORRT)])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_whole_road_on_gpus_that_are_cpus(
+    device: Any,
+    name: str,
+    precision: Any,
+    photos: Path,
+    tiny_card: Card,
+    trained: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from tlpipe import RunOptions, classify, embed, train_head
+    from tlpipe.stages.store import FeatureFile
+
+    seen(monkeypatch, (8, 0), (8, 0))
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    monkeypatch.setattr(nvidia, "Place", partial(Place, device="cpu"))
+    made = Made(monkeypatch, name)
+    options = RunOptions(device=device, precision=precision)
+    features, classifier = tmp_path / "f.h5", tmp_path / "c.onnx"
+    embed(photos, features, backbone=tiny_card, options=options)
+    assert made.asked, "it went to the GPUs"
+    with FeatureFile(features) as file, FeatureFile(trained.features) as other:
+        assert file.header.provider == name
+        kind = precision if precision == "fp32" else "fp16/onnxruntime"
+        assert file.header.precision == kind
+        found = file.rows(0, file.count, vectors=True)
+        wanted = other.rows(0, other.count, vectors=True)
+        assert list(found.keys) == list(wanted.keys)
+        rounding = 1e-5 if precision == "fp32" or device == "tensorrt" else 1e-2
+        np.testing.assert_allclose(found.vectors, wanted.vectors, rtol=rounding, atol=rounding)
+    train_head(features, classifier)
+    result = classify(classifier, photos, tmp_path / "p.csv", options=options)
+    assert result.provider == name

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tlpipe import machine
 from tlpipe.errors import BackboneError
-from tlpipe.stages import machine
+from tlpipe.machine import cpu_quota, usable_cores
 from tlpipe.stages.engine import KINDS, Fetched, Loader, Plan, Span, ahead, run
-from tlpipe.stages.machine import cpu_quota, usable_cores
 from tlpipe.types import Content, FileStat, Item, Reason, Reject, Stage
 
 CONTENT = Content(b"0" * 32, FileStat(1, 2))

@@ -49,8 +49,8 @@ from tlpipe.stages.source import Survey
 from tlpipe.stages.store import read_features, read_rejects
 from tlpipe.stages.weights import prepared_file
 from tlpipe.types import Progress
-from tlpipe.workflows import embed as embed_module
 from tlpipe.workflows import pixels as pixels_module
+from tlpipe.workflows import precision as precision_module
 from tlpipe.workflows import train_head as train_head_module
 from tlpipe.workflows.common import as_source, opened
 from tlpipe.workflows.run_options import RunOptions
@@ -421,7 +421,7 @@ def test_a_classifier_of_another_decoder_is_refused(
     photos: Path, tiny_card: Card, tmp_path: Path
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embed_module, "decoder_of", lambda mode, begun: "other-2")
+        patch.setattr(precision_module, "decoder_of", lambda mode, begun=None: "other-2")
         patch.setattr(pixels_module, "check_decoder", lambda decoder: None)
         tlpipe.embed(photos, tmp_path / "f.h5", backbone=tiny_card)
         with pytest.raises(FeatureFileError, match="with the decoder 'other-2' at 'fp32'; this"):

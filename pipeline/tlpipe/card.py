@@ -189,11 +189,19 @@ class Card:
         """Height and width in pixels."""
         return self.input.height, self.input.width
 
-    def fingerprint(self, *, precision: str, decoder: str) -> str:
+    def fingerprint(self, *, precision: str, decoder: str, network: str = "") -> str:
         """Hash of all that determines an embedding: equal fingerprints, comparable vectors.
 
         SHA-256, as 64 hexadecimal digits, of the canonical JSON (sorted keys, no spaces) of the
         weights' SHA-256, input, preprocess, output, precision, decoder mode and ``PREPARATION``.
+
+        Parameters
+        ----------
+        precision : str
+            As from ``Execution.arithmetic``.
+        decoder : str
+        network : str
+            SHA-256 over the quantised network, where the weights were quantised.
         """
         facts = {
             "preparation": PREPARATION,
@@ -204,6 +212,8 @@ class Card:
             "precision": precision,
             "decoder": decoder,
         }
+        if network:
+            facts["network"] = network
         canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -29,10 +29,11 @@ class Execution:
     Attributes
     ----------
     device : {"auto", "cpu", "cuda", "tensorrt"}
-        "auto" is CUDA where the machine has an NVIDIA GPU, else the CPU.
+        "auto" is CUDA where the machine has an NVIDIA GPU and the precision is offered on it, else
+        the CPU.
     precision : {"fp32", "bf16", "fp16", "int8"}
     runtime : {"auto", "onnxruntime", "openvino"}
-        "auto" is the library that offers the precision on the device; ONNX Runtime if both do.
+        "auto" is OpenVINO for bf16, else ONNX Runtime.
     batch_size : int or None
         B, images per call; None for what suits the network and the device.
     threads : int or None
@@ -44,6 +45,21 @@ class Execution:
     runtime: Runtime = "auto"
     batch_size: int | None = None
     threads: int | None = None
+
+    @property
+    def library(self) -> Literal["onnxruntime", "openvino"]:
+        """The library that runs the network."""
+        if self.runtime != "auto":
+            return self.runtime
+        return "openvino" if self.precision == "bf16" else "onnxruntime"
+
+    @property
+    def arithmetic(self) -> str:
+        """What determines its numbers, as files note it: "fp32", else "int8/onnxruntime".
+
+        Libraries round FP32 alike, up to the last bits; but each has its own int8 and bf16.
+        """
+        return "fp32" if self.precision == "fp32" else f"{self.precision}/{self.library}"
 
     def __post_init__(self) -> None:
         for what, value, choices in (
@@ -58,6 +74,15 @@ class Execution:
         for what, number in (("batch size", self.batch_size), ("number of threads", self.threads)):
             if number is not None and (type(number) is not int or number < 1):
                 raise OptionError(f"The {what} is {number!r}; it must be an int of at least 1.")
+
+
+def parsed_arithmetic(text: str) -> tuple[Precision, Runtime] | None:
+    """Precision and library of what ``Execution.arithmetic`` gave; None of any other text."""
+    for precision in PRECISIONS:
+        for runtime in RUNTIMES[1:]:
+            if Execution(precision=precision, runtime=runtime).arithmetic == text:
+                return precision, "auto" if precision == "fp32" else runtime
+    return None
 
 
 ON_CPU = Execution(device="cpu")

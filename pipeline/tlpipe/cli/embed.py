@@ -13,6 +13,7 @@ from tlpipe.cli.options import (
     as_run_options,
     backbone_option,
     found_backbone,
+    min_agreement_option,
     network_options,
     opened_source,
     output_option,
@@ -20,7 +21,7 @@ from tlpipe.cli.options import (
     source_argument,
     update_options,
 )
-from tlpipe.cli.show import progress, say, show_rejects, show_survey
+from tlpipe.cli.show import counted, progress, say, show_rejects, show_survey
 
 
 @click.command("embed")
@@ -29,6 +30,7 @@ from tlpipe.cli.show import progress, say, show_rejects, show_survey
 @backbone_option
 @network_options
 @run_options
+@min_agreement_option
 @update_options
 @click.pass_context
 def embed_command(
@@ -84,6 +86,7 @@ def show_embedded(result: Any) -> None:
         )
     else:
         _show_written(result)
+    show_agreement(result)
     command = shlex.join(["tlpipe", "inspect", str(result.path), "--rejects"])
     show_rejects(result.rejects, f"List them: {command}")
     if result.lost_classes:
@@ -96,6 +99,20 @@ def show_embedded(result: Any) -> None:
         )
     if result.too_many_rejects:
         say("These are more rejects than --max-rejects allows.")
+
+
+def show_agreement(result: Any) -> None:
+    """How embeddings at a reduced precision agree with those at FP32."""
+    found = result.agreement
+    if found is None:
+        return
+    which = counted(found.images, "image") + " of the source"
+    if not found.held_back:
+        which += ", the ones that calibrated it"
+    say(
+        f"At {result.precision} the embeddings agree with those at fp32 to a mean cosine of"
+        f" {found.mean:.4f} (1st percentile {found.p1:.4f}; on {which})."
+    )
 
 
 def _show_written(result: Any) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tlpipe.execution import DEVICES
+from tlpipe.execution import DEVICES, PRECISIONS, RUNTIMES
 from tlpipe.types import DEFAULT_BACKBONE, DEFAULT_SEED, POOLING_CHOICES
 
 if TYPE_CHECKING:
@@ -161,6 +161,25 @@ def run_options(command: F) -> F:
             help="Where the network runs. auto: CUDA where there is an NVIDIA GPU, else the CPU.",
         ),
         click.option(
+            "--precision",
+            type=click.Choice(PRECISIONS),
+            help="Of the arithmetic inside the network; see docs/precision.md. bf16 and int8 are"
+            " for CPUs.  [default: fp32; of an int8 classifier int8]",
+        ),
+        click.option(
+            "--runtime",
+            type=click.Choice(RUNTIMES),
+            default="auto",
+            show_default=True,
+            help="The library that runs the network. auto: OpenVINO (pip install"
+            " 'tlpipe[openvino]') for bf16, else ONNX Runtime.",
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(min=1),
+            help="Cores to use.  [default: all that this process may use]",
+        ),
+        click.option(
             "--allow-outside",
             type=PATH,
             metavar="FOLDER",
@@ -171,6 +190,15 @@ def run_options(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+min_agreement_option = click.option(
+    "--min-agreement",
+    type=click.FloatRange(0, 1),
+    metavar="COSINE",
+    help="Refuse a --precision whose embeddings agree less with those at fp32, as the mean over"
+    " images of the source; 0 takes anything.  [default: bf16 0.998, fp16 0.999, int8 0.99]",
+)
 
 
 def update_options(command: F) -> F:
@@ -204,8 +232,8 @@ def opened_source(source: Path, more: dict[str, Any]) -> Source:
     return open_source(source, allow_outside=more.pop("allow_outside"))
 
 
-def as_run_options(device: Any, batch_size: int | None, max_rejects: float | None) -> RunOptions:
+def as_run_options(**values: Any) -> RunOptions:
     """Gather the values of ``run_options``, but for that of ``opened_source``."""
     from tlpipe.workflows.run_options import RunOptions
 
-    return RunOptions(device, batch_size, max_rejects)
+    return RunOptions(**values)

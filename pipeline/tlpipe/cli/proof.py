@@ -75,7 +75,10 @@ def _verify_classifier(file: Path, as_json: bool) -> bool:
         click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
         return result.frozen
     click.echo(f"{file}: backbone {result.backbone}")
-    click.echo(f"  {len(result.identical)} tensors are bit-identical to the pretrained file's")
+    theirs = "the pretrained file's"
+    if result.quantised:
+        theirs = f"those of {theirs} weights, quantised again with the ranges it states"
+    click.echo(f"  {len(result.identical)} tensors are bit-identical to {theirs}")
     for what, names in (("differ", result.changed), ("are not in it", result.foreign)):
         if names:
             click.echo(shown(f"  {len(names)} tensors {what}: {', '.join(names[:10])}"))

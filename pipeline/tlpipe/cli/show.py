@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tlpipe.execution import PRECISIONS
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
@@ -29,6 +31,7 @@ _WIDTH_IN_A_PIPE = 200
 _MOST_COLUMNS = 20  # of a confusion matrix that is still readable
 
 _VERBS = {
+    "calibrate": "Calibrating",
     "check": "Checking",
     "download": "Downloading",
     "embed": "Embedding",
@@ -36,6 +39,7 @@ _VERBS = {
     "classify": "Classifying",
     "evaluate": "Evaluating",
     "render": "Rendering",
+    **{f"run at {precision}": f"Comparing, {precision}" for precision in PRECISIONS},
 }
 
 _UNITS = {"download": "bytes"}  # where it is not images that are counted

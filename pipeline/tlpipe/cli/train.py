@@ -14,6 +14,7 @@ from tlpipe.cli.options import (
     as_run_options,
     backbone_option,
     found_backbone,
+    min_agreement_option,
     network_options,
     opened_source,
     output_option,
@@ -57,6 +58,7 @@ def train_head_command(features: Path, output: Path, seed: int, overwrite: bool)
 @backbone_option
 @network_options
 @run_options
+@min_agreement_option
 @seed_option
 @overwrite_option
 @click.pass_context

@@ -43,6 +43,21 @@ def combined(digests: Mapping[str, str]) -> str:
     return digest.hexdigest()
 
 
+def network_digest(model: onnx.ModelProto) -> str:
+    """SHA-256 over all that a network computes: every tensor and every operator in its order.
+
+    Those named ``tlpipe/...`` are included, metadata are not.
+    """
+    digest = hashlib.sha256(combined(_all_digests(model)).encode())
+    for node in model.graph.node:
+        digest.update(hashlib.sha256(node.SerializeToString(deterministic=True)).digest())
+    for value in (*model.graph.input, *model.graph.output):
+        digest.update(f"{value.name}\0".encode())
+    for entry in sorted(model.opset_import, key=lambda entry: entry.domain):
+        digest.update(f"{entry.domain}\0{entry.version}\0".encode())
+    return digest.hexdigest()
+
+
 def same_graph(model: onnx.ModelProto, features: onnx.ModelProto, full: onnx.ModelProto) -> bool:
     """Whether `model` computes its embeddings as `features` does, and only a head behind them.
 

@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 from tlpipe.card import Card
 from tlpipe.errors import ClassifierError
 from tlpipe.files import is_utf8
+from tlpipe.precision import Calibration, read_calibration
 from tlpipe.records import RecordError, build
 from tlpipe.types import Preprocess
 
@@ -49,6 +50,8 @@ class ClassifierInfo:
         Of the embeddings it was trained on.
     backbone_digest : str
         SHA-256 over the backbone's tensors.
+    calibration : str
+        What the backbone was quantised with, as JSON (see ``precision``); "" where it is FP32.
     """
 
     classes: tuple[str, ...]
@@ -63,6 +66,18 @@ class ClassifierInfo:
     precision: str
     decoder: str
     backbone_digest: str
+    calibration: str = ""
+
+    @property
+    def quantised(self) -> Calibration | None:
+        """What the backbone was quantised with.
+
+        Raises
+        ------
+        FeatureFileError
+            It is damaged.
+        """
+        return read_calibration(self.calibration, "the classifier")
 
     def card(self) -> Card:
         """Card of the backbone."""
@@ -70,7 +85,8 @@ class ClassifierInfo:
 
     def fits(self, card: Card) -> bool:
         """Whether preprocessing and fingerprint are those of `card`."""
-        expected = card.fingerprint(precision=self.precision, decoder=self.decoder)
+        network = self.quantised.network if self.quantised else ""
+        expected = card.fingerprint(precision=self.precision, decoder=self.decoder, network=network)
         return (self.image_size, self.preprocess, self.fingerprint) == (
             card.image_size,
             card.arithmetic,
@@ -81,6 +97,8 @@ class ClassifierInfo:
         """Flat text, for the file."""
         flat = {"format": FORMAT, "format_version": str(FORMAT_VERSION)}
         for name, value in asdict(self).items():
+            if name == "calibration" and not value:
+                continue
             text = json.dumps(value, ensure_ascii=False, sort_keys=True)
             if not is_utf8(text):  # the path of a network may be any bytes, metadata must be UTF-8
                 text = json.dumps(value, sort_keys=True)
@@ -122,6 +140,7 @@ def read_metadata(flat: Mapping[str, str], where: str) -> ClassifierInfo:
             for name, text in flat.items()
             if name not in _MARKS
         }
+        table.setdefault("calibration", "")
         info = build(ClassifierInfo, table, f"The metadata of {where}")
         if len(info.classes) < 2 or len(set(info.classes)) < len(info.classes):
             raise RecordError(f"The classes of {where} are {list(info.classes)}.")

@@ -3,9 +3,7 @@
 A wrong preprocessing raises no error and looks plausible; it only makes the network worse. So the
 network is run with its own classes, the way its card prepares images and, beside that, every other
 way that is common: on images whose classes it knows the right one stands out, and on any others its
-five likeliest classes can be read.
-
-Takes a backbone and a source of images, gives a ``CheckResult``.
+five likeliest classes can be read. Takes a backbone and a source, gives a ``CheckResult``.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ import numpy as np
 from tlpipe.card import Card
 from tlpipe.catalogue import find_card
 from tlpipe.class_names import ClassNames, class_names
-from tlpipe.errors import CardError, SourceError
+from tlpipe.errors import CardError, OptionError, SourceError
 from tlpipe.graph.analyse import prepared_input
 from tlpipe.graph.io import write_model
 from tlpipe.presets import PRESETS, find_preprocess, preset
@@ -137,10 +135,17 @@ def check_backbone(
     ------
     BackboneError
         The network has no classes of its own, or cannot be used.
+    OptionError
+        The precision is int8.
     SourceError
         The source cannot be listed, or no image of it can be read.
     """
     options = options or RunOptions()
+    if options.precision == "int8":
+        raise OptionError(
+            "A backbone's own classes are not offered at int8: quantising needs images of yours.",
+            hint="Leave --precision out: what is checked here is the preprocessing.",
+        )
     card, stated = _card_and_preprocess(backbone, backbone_options or BackboneOptions())
     source = as_source(source, None)
     items = _spread(source, most)

@@ -8,17 +8,17 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tlpipe.errors import ClassifierError, OptionError
-from tlpipe.execution import Execution
+from tlpipe.execution import Precision
 from tlpipe.files import check_output, is_file
 from tlpipe.seams import OpenedNetwork
 from tlpipe.stages.classifier import ClassifierInfo, read_metadata
 from tlpipe.stages.predictions import FORMATS, write_predictions
 from tlpipe.stages.preprocess import check_decoder
-from tlpipe.stages.session import open_network
+from tlpipe.stages.session import open_network, properties_of
 from tlpipe.stages.source import Source, Survey
 from tlpipe.types import DECODERS, Item, Outcome, ProgressCallback
 from tlpipe.workflows.common import Surveyed, as_source, source_path
@@ -81,8 +81,14 @@ class Classifier:
         return run_over(items, total, self.network, load, options, progress, stage)
 
 
-def open_classifier(path: str | Path, execution: Execution | None = None) -> Classifier:
+def open_classifier(path: str | Path, options: RunOptions | None = None) -> Classifier:
     """Open a classifier file for use.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+    options : RunOptions, optional
+        Its precision may be left out: the file is FP32 or int8.
 
     Raises
     ------
@@ -98,8 +104,21 @@ def open_classifier(path: str | Path, execution: Execution | None = None) -> Cla
     path = Path(path)
     if not is_file(path):
         raise ClassifierError(f"The classifier {str(path)!r} does not exist.")
-    network = open_network(path, execution or Execution())
-    info = read_metadata(network.metadata, repr(str(path)))
+    options = options or RunOptions()
+    info = read_metadata(properties_of(path), repr(str(path)))
+    own: Precision = "fp32" if info.quantised is None else "int8"
+    if own == "int8" and options.precision not in (None, own):
+        raise ClassifierError(
+            f"{str(path)!r} is an int8 classifier: it cannot be run at {options.precision!r}.",
+            hint="Leave --precision out; or train a classifier on features of that precision.",
+        )
+    if own == "fp32" and options.precision == "int8":
+        raise ClassifierError(
+            f"{str(path)!r} is an fp32 classifier: it has no 8-bit integers.",
+            hint="Embed with --precision int8 and train the head anew: its classifier is int8.",
+        )
+    execution = replace(options.execution, precision=options.precision or own)
+    network = open_network(path, execution)
     if info.decoder not in DECODERS:
         raise ClassifierError(
             f"{str(path)!r} was trained on images decoded as {info.decoder!r}; this tlpipe knows"
@@ -165,7 +184,7 @@ def classify(
     output = Path(output)
     inputs = [Path(classifier), source_path(source)]
     check_output(output, overwrite=overwrite, suffixes=FORMATS, inputs=inputs)
-    opened = open_classifier(classifier, options.execution)
+    opened = open_classifier(classifier, options)
     classes = opened.info.classes
     if not 1 <= top_k <= len(classes):
         raise OptionError(

@@ -12,7 +12,7 @@ from pathlib import Path
 from tlpipe.stages.source import Source, Survey, open_source, printable
 
 PRECISION = "fp32"
-"""Of the arithmetic inside the networks."""
+"""Of the arithmetic inside a network that was prepared and not reduced."""
 
 
 Surveyed = Callable[[Survey], None]

@@ -21,13 +21,13 @@ from tlpipe.card import Card
 from tlpipe.errors import DeviceError, SourceError, TlpipeError
 from tlpipe.execution import Device, Execution
 from tlpipe.files import cache_dir
+from tlpipe.machine import usable_cores
 from tlpipe.seams import OpenedNetwork
 from tlpipe.stages.decode import quiet_pillow
 from tlpipe.stages.engine import Loader
 from tlpipe.stages.hardware import memory_bytes, processor
-from tlpipe.stages.machine import usable_cores
 from tlpipe.stages.sample import HEIGHT, WIDTH, decoder_facts, sample_photo
-from tlpipe.stages.session import device_of, open_graph, open_network
+from tlpipe.stages.session import open_graph, open_network, settled
 from tlpipe.stages.session.facts import runtime_facts
 from tlpipe.stages.session.findings import (
     Finding,
@@ -144,7 +144,7 @@ def doctor(
     execution = Execution(device)
     card = find_backbone(backbone)
     loads = _loads(source, card)
-    chosen = device_of(execution)
+    chosen = settled(execution).device
     facts, findings = _facts(), wheel_findings()
     provider, speed = "", None
     placement: dict[str, int] = {}

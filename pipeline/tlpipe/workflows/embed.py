@@ -6,14 +6,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from tlpipe.card import Card
 from tlpipe.errors import OutputError, TlpipeError
 from tlpipe.files import check_output
-from tlpipe.stages.session import open_graph, open_network
+from tlpipe.precision import Agreement, read_agreement
+from tlpipe.stages.session import open_network
 from tlpipe.stages.source import Source, Survey
 from tlpipe.stages.store import (
     FeatureFile,
@@ -21,12 +22,11 @@ from tlpipe.stages.store import (
     Parts,
     writer_lock,
 )
-from tlpipe.stages.weights import prepared_file
 from tlpipe.types import DEFAULT_BACKBONE, ProgressCallback, Split
 from tlpipe.version import __version__
 from tlpipe.workflows.ahead import Ahead
 from tlpipe.workflows.backbones import find_backbone
-from tlpipe.workflows.common import PRECISION, Surveyed, now, opened, source_path, source_text
+from tlpipe.workflows.common import Surveyed, now, opened, source_path, source_text
 from tlpipe.workflows.earlier import (
     Comparison,
     Earlier,
@@ -37,7 +37,7 @@ from tlpipe.workflows.earlier import (
     earlier_runs,
 )
 from tlpipe.workflows.leaks import shared_between_splits
-from tlpipe.workflows.pixels import decoder_of
+from tlpipe.workflows.precision import Arithmetic
 from tlpipe.workflows.run_options import RunOptions, UpdateOptions
 from tlpipe.workflows.update import Job, write_update
 
@@ -78,6 +78,10 @@ class EmbedResult:
         Whether the file was right already and was not touched.
     shared : int
         Contents that stand in more than one split.
+    precision : str
+        The arithmetic inside the backbone, such as "fp32" or "int8/onnxruntime".
+    agreement : Agreement or None
+        How embeddings at a reduced precision agree with FP32, as measured when the file was begun.
     """
 
     path: Path
@@ -95,6 +99,8 @@ class EmbedResult:
     gone: int
     unchanged: bool
     shared: int
+    precision: str
+    agreement: Agreement | None
 
 
 def embed(
@@ -124,7 +130,7 @@ def embed(
         As for ``find_backbone``: a name of the catalogue, the path of a network (.onnx) that says
         how its images are prepared, the path of a card (.toml), or a card.
     options : RunOptions, optional
-        Device, batch size and how many rejects are allowed.
+        Device, precision, batch size and how many rejects are allowed.
     overwrite : bool
         Start anew: use nothing of an existing `output`, nor of a run that was cut short.
     update : UpdateOptions, optional
@@ -144,7 +150,7 @@ def embed(
         The source cannot be listed, holds no image, went away, or lacks so many of the images that
         were in it that a disk may be missing.
     UnknownBackboneError, CardError, WeightsError, BackboneError
-        The backbone cannot be had.
+        The backbone cannot be had; or not at that precision, or not so that it agrees with FP32.
     DeviceError
         The device asked for cannot be used.
     StaleFeaturesError
@@ -167,13 +173,14 @@ def embed(
         fingerprint="",
         backbone=card.to_json(),
         provider="",
-        precision=PRECISION,
+        precision="",
         decoder="",
         source=source_text(source),
         created_at=now(),
     )
-    header_for = partial(_header, header, card, options)
-    network_ahead = Ahead(lambda: open_network(prepared_file(card, open_graph), options.execution))
+    arithmetic = Arithmetic(card, options)
+    header_for = partial(arithmetic.header, header)
+    network_ahead = Ahead(lambda: open_network(arithmetic.network_file(), arithmetic.execution))
     with writer_lock(output), network_ahead:
         parts = Parts(output)
         anew = overwrite or parts.anew
@@ -183,6 +190,7 @@ def embed(
             found = _compared(source, earlier, network_ahead.start)
             if surveyed is not None:
                 surveyed(source.survey)
+            header = arithmetic.settle(source, earlier.header, progress)
             if earlier.file is not None:
                 check_gone(source, earlier.file, found, update.max_gone)
             start = time.perf_counter()
@@ -217,33 +225,16 @@ def embed(
         gone=found.gone,
         unchanged=False,
         shared=_shared(output, source.survey),
+        precision=header.precision,
+        agreement=read_agreement(header.agreement, repr(str(output))),
     )
-
-
-def _header(
-    header: FeatureHeader, card: Card, options: RunOptions, begun: FeatureHeader | None
-) -> FeatureHeader:
-    """Header of a file: what determines its vectors is filled in.
-
-    Parameters
-    ----------
-    header : FeatureHeader
-        All else.
-    begun : FeatureHeader or None
-        That of the file, or of the parts, which this run goes on with.
-    """
-    decoder = decoder_of(options.decode, None if begun is None else begun.decoder)
-    fingerprint = card.fingerprint(precision=header.precision, decoder=decoder)
-    return replace(header, decoder=decoder, fingerprint=fingerprint)
 
 
 def _compared(source: Source, earlier: Earlier, met_fresh: Callable[[], object]) -> Comparison:
     """What an update would do; of a source of which nothing is known, all is fresh."""
     if earlier.known.count:
         return compare(source, earlier, met_fresh)
-    found = Comparison(fresh=source.survey.count)
-    met_fresh()
-    return found
+    return Comparison(fresh=source.survey.count)
 
 
 def _as_it_was(output: Path, survey: Survey, file: FeatureFile, options: RunOptions) -> EmbedResult:
@@ -264,6 +255,8 @@ def _as_it_was(output: Path, survey: Survey, file: FeatureFile, options: RunOpti
         gone=0,
         unchanged=True,
         shared=_shared(output, survey),
+        precision=file.header.precision,
+        agreement=read_agreement(file.header.agreement, repr(str(output))),
     )
 
 

@@ -95,7 +95,7 @@ def evaluate(
     if output is not None:
         inputs = [Path(classifier), source_path(source)]
         check_output(Path(output), overwrite=overwrite, suffixes=(".json",), inputs=inputs)
-    opened = open_classifier(classifier, options.execution)
+    opened = open_classifier(classifier, options)
     source = as_source(source, surveyed)
     classes = list(opened.info.classes)
     chosen = _choose(source, split)

@@ -222,8 +222,7 @@ def _check_note(header: FeatureHeader, where: str) -> None:
     if header.declared is not None:
         expected = declared_backbone(header.declared)[1]
     else:
-        card = header.card(where)
-        expected = card.fingerprint(precision=header.precision, decoder=header.decoder)
+        expected = header.expected_fingerprint(where)
     if expected != header.fingerprint:
         raise TableError(
             f"{where} states the fingerprint {header.fingerprint[:12]!r}..., which is not that of"

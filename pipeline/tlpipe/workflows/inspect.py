@@ -6,15 +6,19 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlpipe.catalogue import read_card
 from tlpipe.errors import UnknownFileError
 from tlpipe.files import is_file, sha256_file
+from tlpipe.precision import Calibration, read_agreement, read_calibration
 from tlpipe.stages.report import FORMAT
 from tlpipe.types import Split
+
+if TYPE_CHECKING:
+    from tlpipe.stages.store import FeatureHeader
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ def _features(path: Path) -> Inspection:
             "backbone": backbone,
             "fingerprint": info.header.fingerprint,
             "precision": info.header.precision,
+            **_reduced(info.header, repr(str(path))),
             "provider": info.header.provider,
             "source": info.header.source,
             "created_at": info.header.created_at,
@@ -104,6 +109,27 @@ def _features(path: Path) -> Inspection:
             "classes": by_class,
         },
     )
+
+
+def _reduced(header: FeatureHeader, where: str) -> dict[str, Any]:
+    """What a file says of its reduced precision; nothing where it is FP32."""
+    facts: dict[str, Any] = {}
+    agreement = read_agreement(header.agreement, where)
+    calibration = read_calibration(header.calibration, where)
+    if agreement is not None:
+        facts["agreement"] = asdict(agreement)
+    if calibration is not None:
+        facts["calibration"] = _calibration(calibration)
+    return facts
+
+
+def _calibration(calibration: Calibration) -> dict[str, Any]:
+    return {
+        "method": calibration.method,
+        "images": calibration.images,
+        "tensors": len(calibration.ranges),
+        "network": calibration.network,
+    }
 
 
 def _by_split(pair: tuple[tuple[int, str | None], int]) -> tuple[int, str]:
@@ -135,6 +161,8 @@ def _onnx(path: Path) -> Inspection:
             "classes": list(info.classes),
             "backbone": info.card().name,
             "fingerprint": info.fingerprint,
+            "precision": info.precision,
+            **({"calibration": _calibration(info.quantised)} if info.quantised else {}),
             **facts,
             "image_size": list(info.image_size),
             "preprocess": info.preprocess.to_dict(),

@@ -14,6 +14,7 @@ import numpy as np
 
 from tlpipe.errors import FeatureFileError, OptionError, StaleFeaturesError
 from tlpipe.files import check_output
+from tlpipe.precision import read_agreement
 from tlpipe.stages.store import (
     SPAN_ROWS,
     SPLITS_FROM_SOURCE,
@@ -151,7 +152,15 @@ def _header(files: Sequence[FeatureFile]) -> FeatureHeader:
         source=_sources(headers),
         created_at=min((header.created_at for header in headers), key=_moment),
         splits_from=recipes.pop() if len(recipes) == 1 else SPLITS_FROM_SOURCE,
+        agreement=_agreement(files),
     )
+
+
+def _agreement(files: Sequence[FeatureFile]) -> str:
+    """The agreement with FP32 that is the worst of the files'."""
+    stated = {file.header.agreement: repr(str(file.path)) for file in files}
+    found = {text: read_agreement(text, where) for text, where in stated.items()}
+    return min(found, key=lambda text: getattr(found[text], "mean", 2.0))
 
 
 def _sources(headers: Sequence[FeatureHeader]) -> str:

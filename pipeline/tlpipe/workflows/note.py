@@ -11,7 +11,7 @@ from typing import Any
 
 from tlpipe.errors import TableError
 from tlpipe.records import RecordError, build
-from tlpipe.stages.store import FeatureFile, FeatureHeader
+from tlpipe.stages.store import OPTIONAL_FIELDS, FeatureFile, FeatureHeader
 from tlpipe.stages.tables import MOST_NOTE
 from tlpipe.types import FileStat, Reason, Reject, Stage
 
@@ -36,7 +36,11 @@ def note_of(file: FeatureFile) -> tuple[str, int]:
     ------
     DamagedFileError
     """
-    head = {"format": FORMAT, "format_version": FORMAT_VERSION, "header": asdict(file.header)}
+    head = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "header": file.header.to_attributes(),
+    }
     rejects: list[Any] = []
     length = 0
     for start in range(0, file.reject_count, 1024):
@@ -64,7 +68,10 @@ def read_note(text: str, where: str) -> Note:
         if table.get("format_version") != FORMAT_VERSION:
             version = table.get("format_version")
             raise RecordError(f"its format version is {version!r}, not {FORMAT_VERSION}")
-        header = build(FeatureHeader, table.get("header"), "its header")
+        given = table.get("header")
+        if isinstance(given, dict):
+            given = dict.fromkeys(OPTIONAL_FIELDS, "") | given
+        header = build(FeatureHeader, given, "its header")
         for name, value in asdict(header).items():
             value.encode()  # half a surrogate pair cannot be stored
             if "\0" in value:

@@ -16,7 +16,7 @@ class RunOptions:
 
     Attributes
     ----------
-    device, precision, runtime, batch_size, threads
+    device, runtime, batch_size, threads
         As for ``Execution``.
     decode : {"auto", "exact"}
         "exact" decodes every pixel and has Pillow resize; "auto" decodes large JPEGs at a fraction
@@ -24,19 +24,26 @@ class RunOptions:
         file that is updated, a classifier), "auto" follows it.
     profile : pathlib.Path or None
         A file for a trace of what each thread does, which Chrome's and Perfetto's viewers open.
+    precision : {"fp32", "bf16", "fp16", "int8"} or None
+        As for ``Execution``; None for that of the network: a classifier is FP32 or int8, and a
+        backbone FP32.
     max_rejects : int, float or None
         Most rejects that still count as success: a number, a fraction of all items (a float below
         1), or None for no limit.
+    min_agreement : float or None
+        Where embedding at a reduced precision begins a file: least mean cosine to the embeddings at
+        FP32, from 0 to 1; None for the precision's own (``precision.FLOORS``).
     """
 
     device: Device = "auto"
     batch_size: int | None = None
     max_rejects: float | None = None
     threads: int | None = None
-    precision: Precision = "fp32"
+    precision: Precision | None = None
     runtime: Runtime = "auto"
     decode: DecodeMode = "auto"
     profile: Path | None = None
+    min_agreement: float | None = None
 
     def __post_init__(self) -> None:
         _ = self.execution  # checks its values
@@ -45,6 +52,9 @@ class RunOptions:
                 f"The way to decode {self.decode!r} is unknown.",
                 hint=f"Use one of {list(DECODE_MODES)}.",
             )
+        least = self.min_agreement
+        if least is not None and not (isinstance(least, (int, float)) and 0 <= least <= 1):
+            raise OptionError(f"min_agreement is {least!r}; it must be a cosine from 0 to 1.")
         limit = self.max_rejects
         if not (limit is None or (type(limit) is int and limit >= 0) or _is_fraction(limit)):
             raise OptionError(
@@ -54,8 +64,9 @@ class RunOptions:
 
     @property
     def execution(self) -> Execution:
-        """How the network is run."""
-        return Execution(self.device, self.precision, self.runtime, self.batch_size, self.threads)
+        """How a network is run that is FP32 itself."""
+        precision = self.precision or "fp32"
+        return Execution(self.device, precision, self.runtime, self.batch_size, self.threads)
 
     def too_many(self, rejects: int, total: int) -> bool:
         """Whether `rejects` of `total` items are more than allowed."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 
+from tlpipe.machine import usable_cores
 from tlpipe.seams import Network
 from tlpipe.stages.decode import quiet_pillow
 from tlpipe.stages.engine import Loader, Plan, Settle, run
-from tlpipe.stages.machine import usable_cores
 from tlpipe.stages.trace import TraceFile
 from tlpipe.types import Item, Outcome, Progress, ProgressCallback
 from tlpipe.workflows.run_options import RunOptions

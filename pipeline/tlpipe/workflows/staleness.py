@@ -55,6 +55,8 @@ def differences(old: FeatureHeader, new: FeatureHeader) -> list[str]:
         a, b = getattr(old, name), getattr(new, name)
         if a != b:
             found.append(f"{name}: {a!r} -> {b!r}")
+    if old.precision == new.precision and old.calibration != new.calibration:
+        found.append("calibration: other ranges")
     return found
 
 

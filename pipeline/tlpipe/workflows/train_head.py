@@ -16,11 +16,12 @@ import numpy as np
 
 from tlpipe.card import Card
 from tlpipe.errors import ExportError, FeatureFileError
-from tlpipe.execution import ON_CPU
+from tlpipe.execution import ON_CPU, PRECISIONS, parsed_arithmetic
 from tlpipe.files import check_output, whole_file
 from tlpipe.graph.digest import weights_digest
 from tlpipe.graph.head import join_head
 from tlpipe.graph.io import load_model, write_model
+from tlpipe.precision import read_calibration
 from tlpipe.stages.classifier import ClassifierInfo
 from tlpipe.stages.head import Head, train
 from tlpipe.stages.metrics import Metrics, measure
@@ -28,10 +29,10 @@ from tlpipe.stages.report import write_report
 from tlpipe.stages.session import open_graph, open_network
 from tlpipe.stages.splits import Plan, plan_splits
 from tlpipe.stages.store import Features, read_features
-from tlpipe.stages.weights import prepared_file, weight_files
+from tlpipe.stages.weights import prepared_file, quantised_file, weight_files
 from tlpipe.types import DECODERS, DEFAULT_SEED, Progress, ProgressCallback, Split
 from tlpipe.version import __version__
-from tlpipe.workflows.common import PRECISION, now
+from tlpipe.workflows.common import now
 
 PARITY = 1e-4
 """Largest difference of a probability between the written file (float32) and scikit-learn
@@ -133,7 +134,11 @@ def train_head(
     judged = head.probabilities(data.vectors[plan.judge])
     metrics = measure(judged, data.labels[plan.judge], data.classes)
     training = _training(data, plan, head, seed)
-    prepared = prepared_file(card, open_graph)
+    calibration = read_calibration(data.header.calibration, repr(str(features)))
+    if calibration is None:
+        prepared = prepared_file(card, open_graph)
+    else:  # what is served must be what made the embeddings
+        prepared = quantised_file(card, calibration, open_graph)
     network = load_model(prepared)
     info = ClassifierInfo(
         classes=tuple(data.classes),
@@ -148,6 +153,7 @@ def train_head(
         precision=data.header.precision,
         decoder=data.header.decoder,
         backbone_digest=weights_digest(network),
+        calibration=data.header.calibration,
     )
     weights, bias = head.weights.astype(np.float32), head.bias.astype(np.float32)
     joined = join_head(network, weights, bias, info.to_metadata())
@@ -171,14 +177,21 @@ def _card(data: Features, path: Path) -> Card:
     """Card of the backbone that made the embeddings, after its fingerprint was checked."""
     header = data.header
     card = header.card(repr(str(path)))
-    if header.decoder not in DECODERS or header.precision != PRECISION:
+    arithmetic = parsed_arithmetic(header.precision)
+    if header.decoder not in DECODERS or arithmetic is None:
         raise FeatureFileError(
             f"{str(path)!r} was made with the decoder {header.decoder!r} at {header.precision!r};"
-            f" this tlpipe knows {list(DECODERS)} at {PRECISION!r}, and a classifier trained on"
-            " other pixels than it is served would be wrong.",
+            f" this tlpipe knows {list(DECODERS)} at {list(PRECISIONS)}, and a classifier trained"
+            " on other pixels than it is served would be wrong.",
             hint="Embed the images again.",
         )
-    expected = card.fingerprint(precision=header.precision, decoder=header.decoder)
+    if (arithmetic[0] == "int8") != bool(header.calibration):
+        raise FeatureFileError(
+            f"{str(path)!r} is damaged: its precision is {header.precision!r}, and it has"
+            f" {'a' if header.calibration else 'no'} calibration.",
+            hint="Embed the images again.",
+        )
+    expected = header.expected_fingerprint(repr(str(path)))
     if expected != header.fingerprint or data.vectors.shape[1] != card.output.dim:
         raise FeatureFileError(
             f"{str(path)!r} is damaged: its fingerprint {header.fingerprint[:12]}... and its"
@@ -207,7 +220,7 @@ def _training(data: Features, plan: Plan, head: Head, seed: int) -> dict[str, An
 
 
 def _notices(data: Features, plan: Plan, head: Head, training: dict[str, Any]) -> list[str]:
-    notices = []
+    notices = _precision_notices(data.header.precision)
     if plan.unlabelled:
         notices.append(f"{plan.unlabelled} embeddings have no label and were left out.")
     loose = int(((data.splits == Split.NONE) & (data.labels >= 0)).sum())
@@ -232,6 +245,20 @@ def _notices(data: Features, plan: Plan, head: Head, training: dict[str, Any]) -
     if missing:
         notices.append(f"No image of {missing} was left to judge the classifier.")
     return notices
+
+
+def _precision_notices(precision: str) -> list[str]:
+    """Where the classifier will be served by another arithmetic than it was trained with."""
+    arithmetic = parsed_arithmetic(precision)
+    if arithmetic is None or precision in ("fp32", "int8/onnxruntime"):
+        return []
+    own = "int8" if arithmetic[0] == "int8" else "fp32"
+    notice = (
+        f"The embeddings were made at {precision}; the classifier holds the {own} network, which"
+        " ONNX Runtime runs by default. To serve it as it was trained: tlpipe classify"
+        f" --precision {arithmetic[0]} --runtime {arithmetic[1]}."
+    )
+    return [notice]
 
 
 def _mixed(data: Features) -> int:

@@ -1,18 +1,30 @@
-"""Chooses what runs a network."""
+"""Chooses what runs a network: a table of what is offered on which device."""
 
 from __future__ import annotations
 
+import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tlpipe.errors import OptionError
-from tlpipe.execution import Execution
+from tlpipe.errors import DeviceError, OptionError
+from tlpipe.execution import Device, Execution, Precision
 from tlpipe.stages.session.gpus import gpu_count
 from tlpipe.stages.session.nvidia import open_on_gpus
 from tlpipe.stages.session.ort import OrtNetwork
 
 if TYPE_CHECKING:
     from tlpipe.seams import OpenedNetwork
+
+_OFFERED: dict[tuple[str, Precision], tuple[Device, ...]] = {
+    ("onnxruntime", "fp32"): ("cuda", "tensorrt", "cpu"),
+    ("onnxruntime", "fp16"): ("cuda", "tensorrt"),  # on a CPU it would be slower than fp32
+    ("onnxruntime", "int8"): ("cpu",),
+    ("openvino", "fp32"): ("cpu",),
+    ("openvino", "bf16"): ("cpu",),
+    ("openvino", "int8"): ("cpu",),
+}
+"""Devices by library and precision; "auto" is the first that is there."""
 
 
 def open_network(model: Path | bytes, execution: Execution) -> OpenedNetwork:
@@ -27,26 +39,64 @@ def open_network(model: Path | bytes, execution: Execution) -> OpenedNetwork:
     Raises
     ------
     OptionError
-        The device does not offer the precision.
+        Device, precision and library do not go together.
     DeviceError
-        The device that was asked for, or a GPU that was found, cannot be used.
+        The device that was asked for, or a GPU that was found, cannot be used; or the library or
+        the processor's instructions are not there.
     BackboneError
         The file cannot be opened.
     """
-    device = device_of(execution)
-    if device != "cpu":
-        return open_on_gpus(model, device, execution)
-    if execution.precision == "fp16":
-        raise OptionError(
-            "The precision 'fp16' cannot be had on the device 'cpu': ONNX Runtime would compute in"
-            " float32 and round in between, slower and less exact.",
-            hint="Use --precision fp32, or --device cuda.",
+    execution = settled(execution)
+    if execution.device != "cpu":
+        return open_on_gpus(model, execution)
+    if execution.runtime == "onnxruntime":
+        return OrtNetwork(model, execution)
+    from tlpipe.stages.session.openvino import OpenVinoNetwork
+
+    return OpenVinoNetwork(model, execution)
+
+
+def settled(execution: Execution) -> Execution:
+    """The same, with device and library chosen where they were left open.
+
+    Raises
+    ------
+    OptionError
+        Device, precision and library do not go together.
+    DeviceError
+        The library is not installed.
+    """
+    library, precision = execution.library, execution.precision
+    devices = _OFFERED.get((library, precision), ())
+    if not devices or execution.device not in ("auto", *devices):
+        raise OptionError(_refusal(execution), hint=f"Offered are: {_all_offered()}.")
+    if library == "openvino" and not _is_installed("openvino"):
+        raise DeviceError(
+            f"OpenVINO, which runs {precision}, is not installed.",
+            hint="Install it: pip install 'tlpipe[openvino]'",
         )
-    return OrtNetwork(model, execution)
+    device = execution.device
+    if device == "auto":
+        # Where there is no GPU, but nothing else will do, opening on it says why.
+        on_gpu = "cuda" in devices and ("cpu" not in devices or gpu_count())
+        device = "cuda" if on_gpu else "cpu"
+    return replace(execution, device=device, runtime=library)
 
 
-def device_of(execution: Execution) -> str:
-    """The device that is meant: "auto" is CUDA where there is an NVIDIA GPU, else the CPU."""
-    if execution.device == "auto":
-        return "cuda" if gpu_count() else "cpu"
-    return execution.device
+def _refusal(execution: Execution) -> str:
+    where = "" if execution.device == "auto" else f" on the device {execution.device!r}"
+    return (
+        f"The precision {execution.precision!r} is not offered by the library"
+        f" {execution.library!r}{where}."
+    )
+
+
+def _all_offered() -> str:
+    return "; ".join(
+        f"{precision} by {library} on {' or '.join(devices)}"
+        for (library, precision), devices in _OFFERED.items()
+    )
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tlpipe.errors import DeviceError, OptionError
+from tlpipe.errors import DeviceError
 from tlpipe.execution import Execution
 from tlpipe.files import cache_dir
 from tlpipe.stages.session.cuda import open_cuda
@@ -15,30 +15,29 @@ from tlpipe.stages.session.opening import CPU, open_session
 from tlpipe.stages.session.tensorrt import BATCH_SIZE, EngineSpec, open_tensorrt
 
 
-def open_on_gpus(model: Path | bytes, device: str, execution: Execution) -> GpuNetwork:
+def open_on_gpus(model: Path | bytes, execution: Execution) -> GpuNetwork:
     """Open a network on all GPUs that CUDA_VISIBLE_DEVICES leaves visible.
 
     Parameters
     ----------
     model : pathlib.Path or bytes
         An ONNX file, or its content.
-    device : {"cuda", "tensorrt"}
     execution : Execution
+        On "cuda" or "tensorrt", in fp32 or fp16 (see ``choose``).
 
     Raises
     ------
-    OptionError
-        The precision is none of a GPU's.
     DeviceError
         A GPU cannot be used, or not in that precision.
     BackboneError
         The file cannot be opened.
     """
     gpus = find_driver().gpus
-    _check_precision(execution.precision, device, gpus)
     in_half = execution.precision == "fp16"
+    if in_half:
+        _check_half(gpus)
     indices = [gpu.index for gpu in gpus] or [0]  # where there is none, opening says why
-    if device == "tensorrt":
+    if execution.device == "tensorrt":
         size = execution.batch_size or BATCH_SIZE
         spec = _engine_spec(model, size, half=in_half)
         places = [Place(open_tensorrt(model, spec, index), index=index) for index in indices]
@@ -48,14 +47,9 @@ def open_on_gpus(model: Path | bytes, device: str, execution: Execution) -> GpuN
     return GpuNetwork(places, execution.batch_size, fixed=False)
 
 
-def _check_precision(precision: str, device: str, gpus: tuple[Gpu, ...]) -> None:
-    if precision not in ("fp32", "fp16"):
-        raise OptionError(
-            f"The precision {precision!r} cannot be had on the device {device!r}.",
-            hint="Use --precision fp32 or fp16 there, or --device cpu.",
-        )
+def _check_half(gpus: tuple[Gpu, ...]) -> None:
     old = [gpu for gpu in gpus if gpu.capability < HALF_SINCE]
-    if precision == "fp16" and old:
+    if old:
         major, minor = old[0].capability
         raise DeviceError(
             f"GPU {old[0].index} ({old[0].name}) has compute capability {major}.{minor}; float16"

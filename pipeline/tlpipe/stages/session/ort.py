@@ -26,6 +26,7 @@ class OrtNetwork(Opened):
     model : pathlib.Path or bytes
         An ONNX file, or its content.
     execution : Execution
+        Its device is settled (see ``choose``).
 
     Raises
     ------

@@ -29,6 +29,7 @@ from tlpipe.stages.store.known import Known as Known
 from tlpipe.stages.store.known import Run as Run
 from tlpipe.stages.store.layout import FORMAT as FORMAT
 from tlpipe.stages.store.layout import FORMAT_VERSION as FORMAT_VERSION
+from tlpipe.stages.store.layout import OPTIONAL_FIELDS as OPTIONAL_FIELDS
 from tlpipe.stages.store.layout import SPAN_ROWS as SPAN_ROWS
 from tlpipe.stages.store.layout import SPLITS_FROM_SOURCE as SPLITS_FROM_SOURCE
 from tlpipe.stages.store.layout import FeatureHeader as FeatureHeader

@@ -13,7 +13,6 @@ from tlpipe.errors import FeatureFileError
 from tlpipe.stages.store.index import DIGEST_BYTES, DigestIndex
 from tlpipe.stages.store.layout import CHUNK_ROWS, COLUMNS, TEXT, VECTORS, FeatureHeader
 from tlpipe.stages.store.remains import Piece, Remains, text_of
-from tlpipe.stages.store.structure import header_fields
 from tlpipe.types import Reason, Split, Stage
 
 if TYPE_CHECKING:
@@ -248,17 +247,16 @@ def origin_fault(remains: Remains) -> str:
 
     Where no seal vouches for the fingerprint, it must be that of the card.
     """
-    values = {name: remains.attributes.get(name) for name in header_fields(remains.version)}
-    needed = ("fingerprint", "backbone", "precision", "decoder")
-    lost = [name for name in needed if values[name] is None]
+    values = {name: remains.attributes.get(name) for name in remains.names}
+    needed = ("fingerprint", "backbone", "precision", "decoder", "calibration")
+    lost = [name for name in needed if values.get(name, "") is None]
     if lost:
         return f"what made its vectors cannot be told: {lost} cannot be read"
     header = FeatureHeader(**{name: value or "" for name, value in values.items()})
     if remains.sealed and header.declared is not None:
         return ""
     try:
-        card = header.card("the file")
-        found = card.fingerprint(precision=header.precision, decoder=header.decoder)
+        found = header.expected_fingerprint("the file")
     except FeatureFileError as exc:
         return f"what made its vectors cannot be told: {exc.message}"
     except (ArithmeticError, TypeError, ValueError) as exc:

@@ -13,6 +13,7 @@ import numpy as np
 
 from tlpipe.card import Card
 from tlpipe.errors import CardError, FeatureFileError
+from tlpipe.precision import read_calibration
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -87,6 +88,9 @@ class FeatureHeader:
         The card as JSON.
     splits_from : str
         "source", or how ``tlpipe split`` assigned the splits, as JSON.
+    calibration, agreement : str
+        As JSON (see ``precision``): what int8 was calibrated with, and how a reduced precision
+        agrees with FP32; empty, and then not in the file, where there is none.
     """
 
     tlpipe_version: str
@@ -98,6 +102,26 @@ class FeatureHeader:
     source: str
     created_at: str
     splits_from: str = SPLITS_FROM_SOURCE
+    calibration: str = ""
+    agreement: str = ""
+
+    def to_attributes(self) -> dict[str, str]:
+        """The root attributes, but for the format's marks and the seal."""
+        return {n: text for n, text in vars(self).items() if text or n not in OPTIONAL_FIELDS}
+
+    def expected_fingerprint(self, where: str) -> str:
+        """The fingerprint that follows from card, precision, decoder and calibration.
+
+        Raises
+        ------
+        FeatureFileError
+            There is no card, or card or calibration make no sense.
+        """
+        calibration = read_calibration(self.calibration, where)
+        network = "" if calibration is None else calibration.network
+        return self.card(where).fingerprint(
+            precision=self.precision, decoder=self.decoder, network=network
+        )
 
     @property
     def declared(self) -> str | None:
@@ -142,7 +166,8 @@ def declared_backbone(text: str) -> tuple[str, str]:
     return json.dumps({"declared": text}, ensure_ascii=False), fingerprint
 
 
-HEADER_FIELDS = [field.name for field in fields(FeatureHeader)]
+OPTIONAL_FIELDS = ("calibration", "agreement")
+HEADER_FIELDS = [f.name for f in fields(FeatureHeader) if f.name not in OPTIONAL_FIELDS]
 HEADER_FIELDS_OF_1 = [name for name in HEADER_FIELDS if name != "splits_from"]
 
 

@@ -22,7 +22,6 @@ from tlpipe.stages.store.index import DigestIndex
 from tlpipe.stages.store.layout import REJECT_COLUMNS, SPLITS_FROM_SOURCE, VECTORS, FeatureHeader
 from tlpipe.stages.store.remains import Piece, Remains, text_of
 from tlpipe.stages.store.rows import Rows, no_splits
-from tlpipe.stages.store.structure import header_fields
 from tlpipe.stages.store.write import FeatureWriter, feature_writer
 from tlpipe.types import FileStat, Reason, Reject, Split, Stage
 
@@ -121,8 +120,7 @@ def _counted(reasons: dict[str, int]) -> str:
 
 def _header(remains: Remains, result: Mended) -> FeatureHeader:
     """Header of the new file."""
-    names = header_fields(remains.version)
-    header = FeatureHeader(**{name: remains.attributes.get(name, "") for name in names})
+    header = FeatureHeader(**{name: remains.attributes.get(name, "") for name in remains.names})
     wrong = origin_fault(remains)
     if wrong:
         raise DamagedFileError(
@@ -142,11 +140,11 @@ def _header(remains: Remains, result: Mended) -> FeatureHeader:
     result.notes.append(_broken_seal(remains))
     if not _is_table(header.splits_from):
         header = replace(header, splits_from=SPLITS_FROM_SOURCE)
-    return replace(header, created_at=LONG_AGO)
+    return replace(header, created_at=LONG_AGO, agreement="")  # no seal vouches for it
 
 
 def _broken_seal(remains: Remains) -> str:
-    lost = [name for name in header_fields(remains.version) if name not in remains.attributes]
+    lost = [name for name in remains.names if name not in remains.attributes]
     what = f"the attributes {lost} cannot be read" if lost else "it is not known which"
     return (
         "Attributes, shapes or checksums of the file were altered"

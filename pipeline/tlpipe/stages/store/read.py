@@ -32,6 +32,7 @@ from tlpipe.stages.store.structure import (
     foreign_errors,
     header_fields,
     open_hdf5,
+    optional_fields,
 )
 from tlpipe.types import FileStat, Reason, Reject, Split, Stage
 
@@ -85,7 +86,7 @@ class FeatureFile:
         if damage:
             raise DamagedFileError(f"{str(path)!r} is damaged: {damage}.", hint=MEND)
         self.columns = columns_of(self.version)
-        names = header_fields(self.version)
+        names = [*header_fields(self.version), *optional_fields(file, self.version)]
         self.header = FeatureHeader(**{name: file.attrs[name] for name in names})
         self._data = {name: file[name] for name in self.columns}
         self.count, self.dim = self._data[VECTORS].shape
@@ -108,7 +109,8 @@ class FeatureFile:
 
     def expected_seal(self) -> str:
         """The seal that this file should bear."""
-        attributes = {name: str(self._file.attrs[name]) for name in header_fields(self.version)}
+        names = [*header_fields(self.version), *optional_fields(self._file, self.version)]
+        attributes = {name: str(self._file.attrs[name]) for name in names}
         shapes = {name: data.shape for name, data in self._data.items()}
         return seal(attributes, shapes, self._tables)
 

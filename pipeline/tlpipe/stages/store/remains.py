@@ -34,6 +34,7 @@ from tlpipe.stages.store.structure import (
     dataset_damage,
     header_fields,
     open_hdf5,
+    optional_fields,
     text_attribute,
 )
 
@@ -125,7 +126,9 @@ class Remains:
     def _survey(self) -> None:
         file, size = self._file, self._file.id.get_filesize()
         self.attributes: dict[str, str] = {}
-        for name in [*header_fields(self.version), *(["seal"] if self.version > 1 else [])]:
+        optional = self._attempted("", lambda: optional_fields(file, self.version)) or []
+        self.names = [*header_fields(self.version), *optional]
+        for name in [*self.names, *(["seal"] if self.version > 1 else [])]:
             value = self._attempted("", lambda name=name: text_attribute(file, name))
             if value is None:
                 self.faults.append(("", f"its attribute {name!r} cannot be read"))
@@ -190,7 +193,7 @@ class Remains:
 
     def _sealed(self) -> bool:
         names = columns_of(self.version)
-        attributes = {n: self.attributes.get(n, "") for n in header_fields(self.version)}
+        attributes = {name: self.attributes.get(name, "") for name in self.names}
         if not (self.columns.keys() >= names.keys() and self.tables.keys() >= names.keys()):
             return False
         shapes = {name: self._data[name].shape for name in names}

@@ -25,6 +25,7 @@ from tlpipe.stages.store.layout import (
     FORMAT_VERSION,
     HEADER_FIELDS,
     HEADER_FIELDS_OF_1,
+    OPTIONAL_FIELDS,
     TEXT,
     VECTORS,
     Column,
@@ -127,9 +128,14 @@ def header_fields(version: int) -> list[str]:
     return HEADER_FIELDS if version > 1 else HEADER_FIELDS_OF_1
 
 
+def optional_fields(file: h5py.File, version: int) -> list[str]:
+    """Attributes of a file that a file of its format version may have."""
+    return [name for name in OPTIONAL_FIELDS if version > 1 and name in file.attrs]
+
+
 def damage_of(file: h5py.File, version: int, size_bytes: int) -> str:
     """What is wrong with a feature file's structure; empty where nothing is."""
-    for name in header_fields(version):
+    for name in [*header_fields(version), *optional_fields(file, version)]:
         if text_attribute(file, name) is None:
             return f"it lacks the attribute {name!r}"
     columns = columns_of(version)

@@ -117,7 +117,7 @@ class FeatureWriter:
     ) -> None:
         self.summary = FeatureSummary()
         self._file, self._guard = file, guard
-        self._attributes = dict(vars(header))
+        self._attributes = header.to_attributes()
         self._class_ids: dict[str | None, int] = {None: -1}  # sorted at the end
         self._buffer = {
             name: np.empty(

@@ -18,3 +18,7 @@ from tlpipe.stages.weights.network import full_network as full_network
 from tlpipe.stages.weights.network import prepared_file as prepared_file
 from tlpipe.stages.weights.network import prepared_files as prepared_files
 from tlpipe.stages.weights.network import resolved as resolved
+from tlpipe.stages.weights.quantised import calibrated as calibrated
+from tlpipe.stages.weights.quantised import quantised_file as quantised_file
+from tlpipe.stages.weights.quantised import quantised_network as quantised_network
+from tlpipe.stages.weights.quantised import range_file as range_file

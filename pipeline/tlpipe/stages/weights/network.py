@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tlpipe.card import PREPARATION, Card, OutputSpec
 from tlpipe.errors import BackboneError, OutputError, WeightsError
@@ -252,8 +252,26 @@ def prepared_file(card: Card, open_graph: OpenGraph) -> Path:
     OutputError
         The cache cannot be written.
     """
+    return cached(card, [], lambda: feature_network(card, full_network(card), open_graph))
+
+
+def cached(card: Card, more: list[Any], build: Callable[[], onnx.ModelProto]) -> Path:
+    """Path of a cached network, built at the first use.
+
+    Parameters
+    ----------
+    card : Card
+    more : list
+        Plain values that determine the network beside the card.
+    build : callable
+
+    Raises
+    ------
+    OutputError
+        The cache cannot be written.
+    """
     facts = [PREPARATION, card.weights.identity, asdict(card.input), asdict(card.output)]
-    facts.append(card.arithmetic.to_dict())
+    facts += [card.arithmetic.to_dict(), *more]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     path = cache_dir() / "backbones" / f"{card.name}-{key[:16]}.onnx"
     note = path.with_name(f"{path.name}.sha256")
@@ -270,7 +288,7 @@ def prepared_file(card: Card, open_graph: OpenGraph) -> Path:
     make_folder(path.parent)
     from tlpipe.graph.io import write_model
 
-    model = feature_network(card, full_network(card), open_graph)
+    model = build()
     with whole_file(path) as temporary:
         write_model(model, temporary)
         digest = sha256_file(temporary)
