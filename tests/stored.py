@@ -12,6 +12,7 @@ import pytest
 
 from tlpipe.stages.store import FeatureFile
 from tlpipe.workflows import embed as workflow
+from tlpipe.workflows import precision
 
 DIM = 8
 
@@ -38,7 +39,7 @@ def vector_of(digest: bytes) -> Any:
 
 def use_network(patch: pytest.MonkeyPatch, network: Any) -> Any:
     """Have ``embed`` run `network` in place of the backbone."""
-    patch.setattr(workflow, "prepared_file", lambda card, open_graph: Path("none"))
+    patch.setattr(precision, "prepared_file", lambda card, open_graph: Path("none"))
     patch.setattr(workflow, "open_network", lambda path, execution: network)
     return network
 

@@ -27,7 +27,7 @@ from tlpipe.stages.store import (
     feature_writer,
     writer_lock,
 )
-from tlpipe.workflows.earlier import differences
+from tlpipe.workflows.differences import differences
 from tlpipe.workflows.embed import FEATURE_SUFFIXES
 
 if TYPE_CHECKING:
