@@ -54,6 +54,20 @@ def as_source(source: Source | str | Path, surveyed: Surveyed | None = None) -> 
     return found
 
 
+def spread(source: Source, most: int) -> Iterator[Item]:
+    """Up to `most` items at equal distances from the first to the last of a source."""
+    count = source.survey.count
+    most = min(most, count)
+    wanted = iter([(2 * i + 1) * count // (2 * most) for i in range(most)])
+    at = next(wanted, None)
+    start = 0
+    for block in source.scan(stats=False):
+        while at is not None and at < start + len(block):
+            yield block.item(at - start)
+            at = next(wanted, None)
+        start += len(block)
+
+
 def source_path(source: Source | str | Path) -> Path:
     """Where a source lies."""
     return source.path if isinstance(source, Source) else Path(source)
