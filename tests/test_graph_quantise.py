@@ -19,7 +19,7 @@ from tlpipe.graph.digest import network_digest
 from tlpipe.graph.fold_norms import fold_norms
 from tlpipe.graph.io import load_model
 from tlpipe.graph.plan_int8 import plan_int8
-from tlpipe.graph.quantise import MAXIMA, MINIMA, quantised, range_network
+from tlpipe.graph.quantise import MAXIMA, MINIMA, _integers, quantised, range_network
 from tlpipe.stages.session import open_graph, open_network
 
 WIDTH = 24
@@ -214,6 +214,18 @@ def test_products_of_all_kinds() -> None:
     small = quantised(model, measured(model, images))
     for optimised in (True, False):
         assert cosines(run(small, images, optimised=optimised), run(model, images)).min() > 0.99
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_rounding_keeps_the_sum_of_a_channel(axis: int) -> None:
+    values = np.random.default_rng(1).normal(size=(40, 50)).astype(np.float32)
+    scales = np.abs(values).max(axis=1 - axis) / np.float32(127)
+    integers = _integers(values, scales, axis)
+    exact = values / np.expand_dims(scales, 1 - axis).astype("f8")
+    assert integers.dtype == np.int8
+    assert np.abs(integers - exact).max() < 1
+    assert np.abs(integers.sum(1 - axis) - exact.sum(1 - axis)).max() <= 0.5 + 1e-6
+    assert np.abs(np.rint(exact).sum(1 - axis) - exact.sum(1 - axis)).max() > 1
 
 
 def test_weights_of_zero_and_huge_biases() -> None:

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from tlpipe.types import UInt8Array
 
 CALIBRATION_IMAGES = 128
-"""EfficientNet-Lite0 on photos of clothing: mean cosine 0.9916 with 32 images, 0.9915 with 64 and
-with 128. More images cost 25 ms each and cover more of what the source holds."""
+"""EfficientNet-Lite0 on photos of clothing: the mean cosine is the same to the third digit with 32,
+64 and 128 images. More images cost 25 ms each and cover more of what the source holds."""
 
 HELD_BACK_IMAGES = 200
 """Images that are compared: the 1st percentile is then that of the two worst."""
