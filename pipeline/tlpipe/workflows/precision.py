@@ -203,12 +203,13 @@ class Arithmetic:
     ) -> Agreement | None:
         """Agreement on images that were not used, or None where none of `items` is such a one.
 
-        One network after the other, so that never two of them are in memory.
+        One network after the other, so that never two of them are in memory; that which may be
+        refused comes first.
         """
-        exact = self._vectors(items, used, progress, reduced=False)
-        if not exact:
-            return None
         rough = self._vectors(items, used, progress, reduced=True)
+        if not rough:
+            return None
+        exact = self._vectors(items, used, progress, reduced=False)
         both = sorted(exact.keys() & rough.keys())
         cosines = np.array([_cosine(exact[digest], rough[digest]) for digest in both] or [0.0])
         return Agreement(
