@@ -10,6 +10,12 @@ FILES ?= 60000
 MINUTES ?= 10
 ROUNDS ?= 300
 SEED ?= $(shell date +%s)
+PEERS ?= all
+IMAGES ?=
+PHOTOS ?= 60
+BENCH_ROUNDS ?= 3
+PRECISION ?= fp32
+BENCH ?= .bench
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types check format torture fuzz bench bench-scan bench-store bench-import clean
@@ -57,9 +63,10 @@ torture: $(VENV)/.developer ## kill embeddings at every step and check what is l
 	TLPIPE_FAULTS=40 TLPIPE_HISTORIES=$(ROUNDS) $(BIN)/python -m pytest \
 		tests/test_faults.py tests/test_state_machine.py
 
-bench: $(VENV)/.developer ## measure embedding against the machine's limit: make bench SOURCE=folder
+bench: $(VENV)/.developer ## measure embedding against the machine's limit and peers: SOURCE=folder [PEERS=none]
 	@test -n "$(SOURCE)" || { echo "Name a folder of images: make bench SOURCE=folder" >&2; exit 2; }
-	$(BIN)/python tests/benchmarks/embed_rate.py $(SOURCE)
+	$(BIN)/python tests/benchmarks/embed_rate.py "$(SOURCE)" --rounds $(BENCH_ROUNDS) --peers $(PEERS) \
+		$(if $(IMAGES),--images $(IMAGES)) --photos $(PHOTOS) --precision $(PRECISION) --folder "$(BENCH)"
 
 bench-store: $(VENV)/.developer ## measure what updating, storing and reading features cost: [FILES=60000]
 	$(BIN)/python tests/benchmarks/store_cost.py --files $(FILES)

@@ -10,9 +10,13 @@ import h5py
 import numpy as np
 import pytest
 
+from tlpipe.card import Card
+from tlpipe.execution import Execution
 from tlpipe.stages.store import FeatureFile
+from tlpipe.types import DecodeMode, Item
 from tlpipe.workflows import embed as workflow
 from tlpipe.workflows import precision
+from tlpipe.workflows.pixels import decoder_of, loader
 
 DIM = 8
 
@@ -21,7 +25,8 @@ class FakeNetwork:
     """Gives a vector that is a function of the pixels alone, and counts the images it saw."""
 
     provider = "CPUExecutionProvider"
-    batch_sizes = (4,)
+    batch_sizes: tuple[int, ...] = (4,)
+    lanes = 0
 
     def __init__(self) -> None:
         self.seen: list[bytes] = []
@@ -37,10 +42,26 @@ def vector_of(digest: bytes) -> Any:
     return np.frombuffer(digest[:DIM], np.uint8).astype(np.float32)
 
 
+def pixels_of_item(card: Card, item: Item, mode: DecodeMode = "auto") -> Any:
+    """Pixels of an item as a backbone gets them."""
+    load = loader(card.image_size, card.arithmetic, decoder_of(mode))
+    fetched = load.fetch(item)
+    assert isinstance(fetched, tuple)
+    found = load.prepare(item, *fetched)
+    assert isinstance(found, np.ndarray)
+    return found
+
+
 def use_network(patch: pytest.MonkeyPatch, network: Any) -> Any:
     """Have ``embed`` run `network` in place of the backbone."""
     patch.setattr(precision, "prepared_file", lambda card, open_graph: Path("none"))
-    patch.setattr(workflow, "open_network", lambda path, execution: network)
+
+    def open_network(path: Path, execution: Execution) -> Any:
+        if execution.batch_size is not None:
+            network.batch_sizes = (execution.batch_size,)
+        return network
+
+    patch.setattr(workflow, "open_network", open_network)
     return network
 
 

@@ -15,7 +15,17 @@ ROOT = Path(tlpipe.__file__).parent
 
 # A layer imports itself (but for stages and workflows, see below) and those before it.
 LAYERS = [
-    {"errors", "execution", "precision", "records", "seams", "types", "files", "version"},
+    {
+        "errors",
+        "execution",
+        "files",
+        "machine",
+        "precision",
+        "records",
+        "seams",
+        "types",
+        "version",
+    },
     {
         "card",
         "card_rules",
@@ -41,6 +51,7 @@ OWNERS = {
     "onnx": {"graph/"},
     "google": {"graph/"},
     "PIL": {"stages/decode.py", "stages/preprocess.py", "stages/digits.py"},
+    "cykooz_resizer": {"stages/preprocess.py"},
     "rich": {"cli/show.py"},
     "click": {"cli/"},
     "filelock": {"stages/download/", "stages/store/lock.py"},

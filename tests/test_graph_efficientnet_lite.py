@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stored import pixels_of_item
 from tlpipe.card import Card
 from tlpipe.catalogue import find_card
 from tlpipe.errors import WeightsError
@@ -24,7 +25,6 @@ from tlpipe.seams import OpenedNetwork
 from tlpipe.stages.session import open_graph, open_network
 from tlpipe.stages.weights import full_network, prepared_file, pretrained_file
 from tlpipe.types import Item
-from tlpipe.workflows.common import loader
 from tlpipe.workflows.models import export_backbone
 
 PHOTOS = ("china.jpg", "flower.jpg")
@@ -69,9 +69,7 @@ def photo(name: str) -> Path:
 
 
 def pixels(card: Card, name: str) -> np.ndarray:
-    loaded = loader(card.image_size, card.preprocess)(Item(name, photo(name)))
-    assert isinstance(loaded, tuple)
-    return loaded[0][np.newaxis]
+    return pixels_of_item(card, Item(name, photo(name)), "exact")[np.newaxis]
 
 
 @pytest.mark.parametrize("name", PHOTOS)

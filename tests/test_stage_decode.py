@@ -16,7 +16,7 @@ from PIL import Image
 
 from tlpipe.stages import decode as module
 from tlpipe.stages.decode import decode, formats, quiet_pillow, read_file
-from tlpipe.types import Reason, Reject, Stage
+from tlpipe.types import Picture, Reason, Reject, Stage
 
 RED, GREEN = (250, 10, 10), (10, 200, 30)
 
@@ -26,16 +26,16 @@ def saved(path: Path, image: Image.Image, **options: Any) -> Path:
     return path
 
 
-def decoded(path: Path) -> Image.Image | Reject:
+def decoded(path: Path) -> Picture | Reject:
     read = read_file(path)
     return read if isinstance(read, Reject) else decode(read[0], read[1].stat)
 
 
 def pixels(path: Path) -> np.ndarray:
     result = decoded(path)
-    assert isinstance(result, Image.Image), result
-    assert result.mode == "RGB"
-    return np.asarray(result)
+    assert isinstance(result, Picture), result
+    assert result.image.mode == "RGB"
+    return np.asarray(result.image if result.turn is None else result.image.transpose(result.turn))
 
 
 def reject(path: Path) -> Reject:
@@ -230,7 +230,7 @@ def test_no_content_raises(
     path.write_bytes(data[: int(keep * len(data))])
     with quiet_pillow():
         result = decoded(path)
-    assert isinstance(result, Reject) or result.mode == "RGB"
+    assert isinstance(result, Reject) or result.image.mode == "RGB"
 
 
 def bomb(path: Path, side: int) -> Path:

@@ -29,7 +29,7 @@ from tlpipe import Progress, RunOptions, UpdateOptions, embed
 from tlpipe.card import Card
 from tlpipe.stages.store import FeatureFile, Parts
 from tlpipe.types import Content, FileStat, Reject
-from tlpipe.workflows.common import pixels_of
+from tlpipe.workflows.pixels import decoder_of, pixels_of
 from torture_child import small_everything
 
 NAMES = [f"{label}/{n}.bmp" for label in "abc" for n in range(5)]
@@ -58,7 +58,7 @@ class Machine(RuleBasedStateMachine):
         self.images: dict[str, tuple[bytes, int]] = {}  # content and time of change, by key
         self.stored: set[str] = set()  # keys of the file as it is
         self.used: dict[tuple[str, int], bytes] = {}  # contents by key and time of change
-        self.pixels = pixels_of(self.card.image_size, self.card.arithmetic)
+        self.pixels = pixels_of(self.card.image_size, self.card.arithmetic, decoder_of("auto"))
         self.patch = pytest.MonkeyPatch()
         small_everything(self.patch.setattr)
         self.network = use_network(self.patch, FakeNetwork())
@@ -208,7 +208,7 @@ class Machine(RuleBasedStateMachine):
     def vector(self, content: bytes) -> Any:
         loaded = self.pixels(content, Content(sha(content), FileStat()))
         assert not isinstance(loaded, Reject)
-        return vector_of(hashlib.sha256(loaded[0].tobytes()).digest())
+        return vector_of(hashlib.sha256(loaded.tobytes()).digest())
 
     @invariant()
     def the_file_is_whole(self) -> None:

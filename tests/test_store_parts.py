@@ -12,12 +12,11 @@ import pytest
 
 from conftest import write_classes
 from stored import FakeNetwork, digests, use_network
-from tlpipe import embed
+from tlpipe import RunOptions, embed
 from tlpipe.card import Card
 from tlpipe.errors import BackboneError, FeatureFileError, OutputError, StaleFeaturesError
 from tlpipe.stages.store import FeatureFile, FeatureHeader, Parts, Rows, feature_writer, parts
 from tlpipe.stages.store.rows import no_splits, stats_of
-from tlpipe.workflows import embed as workflow
 
 HEADER = FeatureHeader(
     tlpipe_version="1",
@@ -148,14 +147,14 @@ def test_the_work_of_another_backbone_is_refused(
 ) -> None:
     source, output = write_classes(tmp_path / "photos", 5), tmp_path / "f.h5"
     use_network(monkeypatch, Failing())
-    with pytest.raises(BackboneError):
-        embed(source, output, backbone=tiny_card)
+    with pytest.raises(BackboneError):  # in one thread, so that it is not the first batch
+        embed(source, output, backbone=tiny_card, options=RunOptions(threads=1))
     held = Parts(output).names()
     assert held
     network = use_network(monkeypatch, FakeNetwork())
-    monkeypatch.setattr(workflow, "DECODER", "another")
+    exact = RunOptions(decode="exact")
     with pytest.raises(StaleFeaturesError, match=r"The unfinished work in .* differ in: decoder"):
-        embed(source, output, backbone=tiny_card)
+        embed(source, output, backbone=tiny_card, options=exact)
     assert Parts(output).names() == held
     embed(source, output, backbone=tiny_card, overwrite=True)
     assert len(network.seen) == 15
@@ -167,8 +166,8 @@ def test_a_new_start_keeps_the_work_until_it_begins(
 ) -> None:
     source, output = write_classes(tmp_path / "photos", 5), tmp_path / "f.h5"
     use_network(monkeypatch, Failing())
-    with pytest.raises(BackboneError):
-        embed(source, output, backbone=tiny_card)
+    with pytest.raises(BackboneError):  # in one thread, so that it is not the first batch
+        embed(source, output, backbone=tiny_card, options=RunOptions(threads=1))
     held = Parts(output).names()
     (tmp_path / "empty").mkdir()
     with pytest.raises((FeatureFileError, ValueError), match="holds no image"):

@@ -28,6 +28,7 @@ from conftest import (
     write_classes,
     write_image,
 )
+from stored import pixels_of_item
 from tlpipe.card import Card
 from tlpipe.catalogue import read_card
 from tlpipe.errors import (
@@ -48,9 +49,10 @@ from tlpipe.stages.source import Survey
 from tlpipe.stages.store import read_features, read_rejects
 from tlpipe.stages.weights import prepared_file
 from tlpipe.types import Progress
-from tlpipe.workflows import embed as embed_module
+from tlpipe.workflows import pixels as pixels_module
+from tlpipe.workflows import precision as precision_module
 from tlpipe.workflows import train_head as train_head_module
-from tlpipe.workflows.common import as_source, loader, opened
+from tlpipe.workflows.common import as_source, opened
 from tlpipe.workflows.run_options import RunOptions
 
 
@@ -66,16 +68,13 @@ def test_a_row_holds_what_belongs_together(trained: Trained, photos: Path, tiny_
     """Key, label and vector of each row belong to one image, embedded alone once more."""
     data = read_features(trained.features)
     network = open_network(prepared_file(tiny_card, open_graph), ON_CPU)
-    load = loader(tiny_card.image_size, tiny_card.preprocess)
     assert data.keys == sorted(data.keys)
     for item, key, vector, label in zip(
         tlpipe.source(photos).items(), data.keys, data.vectors, data.labels, strict=True
     ):
         assert item.key == key
         assert item.label == data.classes[label]
-        loaded = load(item)
-        assert isinstance(loaded, tuple)
-        alone = network.run(loaded[0][np.newaxis])["embeddings"][0]
+        alone = network.run(pixels_of_item(tiny_card, item)[np.newaxis])["embeddings"][0]
         np.testing.assert_allclose(vector, alone, rtol=1e-5, atol=1e-6)
 
 
@@ -283,9 +282,7 @@ def test_training_and_serving_see_the_same_pixels(
 ) -> None:
     """The served embedding of each training image is the stored one."""
     session = onnxruntime.InferenceSession(trained.classifier, providers=["CPUExecutionProvider"])
-    load = loader(tiny_card.image_size, tiny_card.preprocess)
-    loaded = [load(item) for item in tlpipe.source(photos).items()]
-    images = np.stack([result[0] for result in loaded if isinstance(result, tuple)])
+    images = np.stack([pixels_of_item(tiny_card, i) for i in tlpipe.source(photos).items()])
     (served,) = session.run(["embeddings"], {"image": images})
     np.testing.assert_allclose(
         served, read_features(trained.features).vectors, rtol=1e-5, atol=1e-6
@@ -424,11 +421,12 @@ def test_a_classifier_of_another_decoder_is_refused(
     photos: Path, tiny_card: Card, tmp_path: Path
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embed_module, "DECODER", "other-2")
+        patch.setattr(precision_module, "decoder_of", lambda mode, begun=None: "other-2")
+        patch.setattr(pixels_module, "check_decoder", lambda decoder: None)
         tlpipe.embed(photos, tmp_path / "f.h5", backbone=tiny_card)
         with pytest.raises(FeatureFileError, match="with the decoder 'other-2' at 'fp32'; this"):
             tlpipe.train_head(tmp_path / "f.h5", tmp_path / "c.onnx")
-        patch.setattr(train_head_module, "DECODER", "other-2")
+        patch.setattr(train_head_module, "DECODERS", ["other-2"])
         tlpipe.train_head(tmp_path / "f.h5", tmp_path / "c.onnx")
     with pytest.raises(ClassifierError, match="on images decoded as 'other-2'; this tlpipe"):
         tlpipe.classify(tmp_path / "c.onnx", photos, tmp_path / "p.csv")

@@ -16,7 +16,7 @@ from tlpipe.catalogue import read_card
 from tlpipe.files import CACHE_VARIABLE, CARDS_VARIABLE
 from tlpipe.stages.decode import read_file
 from tlpipe.types import Reject
-from tlpipe.workflows.common import pixels_of
+from tlpipe.workflows.pixels import decoder_of, pixels_of
 
 OLD_NS = 10**18
 """A time of change long before any run: 2001."""
@@ -55,13 +55,13 @@ class World:
 
     def _read_all(self) -> None:
         """Which content has which pixels."""
-        pixels = pixels_of(self.card.image_size, self.card.arithmetic)
+        pixels = pixels_of(self.card.image_size, self.card.arithmetic, decoder_of("auto"))
         for state in self._states.values():
             for path in state.rglob("*.*"):
                 read = read_file(path)
                 loaded = read if isinstance(read, Reject) else pixels(*read)
                 if not isinstance(loaded, Reject) and not isinstance(read, Reject):
-                    digest = hashlib.sha256(loaded[0].tobytes()).hexdigest()
+                    digest = hashlib.sha256(loaded.tobytes()).hexdigest()
                     self.content_of[digest] = read[1].sha256
 
     @staticmethod

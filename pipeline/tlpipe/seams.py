@@ -26,6 +26,10 @@ class Network(Protocol):
     def batch_sizes(self) -> tuple[int, ...]:
         """Sizes B that may suit it, the likeliest first; several where only measuring can tell."""
 
+    @property
+    def lanes(self) -> int:
+        """Calls that can be under way without taking a core of this machine; 0 on its CPU."""
+
     def run(self, images: UInt8Array) -> dict[str, Any]:
         """Outputs by name, each (B, ...), for `images` uint8 (B, H, W, 3), RGB."""
 

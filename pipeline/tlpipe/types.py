@@ -25,6 +25,17 @@ if TYPE_CHECKING:
 DEFAULT_BACKBONE = "efficientnet-lite0"
 DEFAULT_SEED = 0
 
+DecodeMode = Literal["auto", "exact"]
+DECODE_MODES: tuple[DecodeMode, ...] = ("auto", "exact")
+
+EXACT_DECODER = "pillow-exact-1"
+FAST_DECODER = "draft2-fir-1"
+DECODERS = (EXACT_DECODER, FAST_DECODER)
+"""Modes of decoding and resizing, part of every fingerprint. Change a name when the same file would
+give other pixels (other than by the rounding of another libjpeg). "pillow-exact": every pixel is
+decoded, Pillow resizes. "draft2-fir": JPEGs are decoded at the smallest scale that leaves twice the
+pixels of the result, fast_image_resize resizes."""
+
 SplitChoice = Literal["auto", "all", "train", "validation", "test"]
 SPLIT_CHOICES: tuple[SplitChoice, ...] = ("auto", "all", "train", "validation", "test")
 
@@ -192,16 +203,41 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded image, as its file stores it.
+
+    Attributes
+    ----------
+    image : PIL.Image.Image
+        Mode RGB.
+    size : tuple of int
+        Width and height in pixels of what the file stores.
+    reduction : int
+        How many times smaller than `size` the image was decoded; sides are rounded up.
+    turn : PIL.Image.Transpose or None
+        What turns it upright; None where it is.
+    """
+
+    image: Any
+    size: tuple[int, int]
+    reduction: int = 1
+    turn: Any = None
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """A moment of a running job, given to a progress callback.
 
-    `total` is None where it is not known.
+    `total` is None where it is not known. `busy` says what the threads spent the last second on, as
+    shares from 0 to 1: "read", "decode", "infer" and "wait" of all workers, "write" of the thread
+    that writes; it is empty where nothing is known.
     """
 
     stage: str
     done: int
     total: int | None
     rejects: int
+    busy: Mapping[str, float] = field(default_factory=dict)
 
 
 ProgressCallback = Callable[[Progress], None]

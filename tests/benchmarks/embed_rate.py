@@ -1,120 +1,268 @@
-"""How close does ``embed`` come to what the cores can give? Run: ``make bench SOURCE=folder``.
+"""How fast is ``embed``: against the machine's limit, and against what others use?
 
-The limit is ``cores / (decode + inference core-seconds per image)``, each measured alone on one
-core at its best setting: no pipeline can beat it, since every image needs both. Limit and pipeline
-are measured in turn over several rounds, because the speed of a machine drifts; the ratio is taken
-within a round, and its median is the result.
+Run: ``make bench SOURCE=folder [PEERS=none] [IMAGES=200] [BENCH_ROUNDS=5]``. Over the images of
+that folder, and over photos of 12 megapixels that it makes itself (``photos.py``), it measures in
+turn, round by round, each in a process of its own:
 
-The pipeline's rate is that of its steady state: the first and last twentieth of the images are left
-out, as is start-up. Memory is the peak of a whole ``embed`` in a process of its own.
+* the limit of the machine (``limit.py``), before and after tlpipe's steady rate;
+* tlpipe's steady rate, start-up and the first and last twentieth of the images left out, and the
+  time to the first embedding; its whole command, ``tlpipe embed``, up to the finished file; and
+  the steady rate of ``tlpipe classify`` with a classifier trained on the same images;
+* the peers (``contenders.py``): the same network over the same images, each in an environment of
+  its own that is made at the first use, which needs pip and, for PyTorch, 6 GB.
+
+Printed are medians over the rounds, with ranges. All run on the CPU. That the work is equal is seen
+by the mean cosine between a peer's vectors and tlpipe's.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from children import RunError, run
+from contenders import (
+    CONTENDERS,
+    PACKAGES,
+    SKIPPED,
+    Contender,
+    Environments,
+    chosen,
+    run_contender,
+    run_tlpipe,
+)
+from image_set import ImageSet, embed_command, make_image_set
+from insides import peer_network, usable_cores
+from limit import Limit
+from photos import COUNT, make_photos
+from table import Row, head, line, middle
 
-from tlpipe.catalogue import find_card
-from tlpipe.execution import ON_CPU
-from tlpipe.seams import OpenedNetwork
-from tlpipe.stages.engine import Loader, usable_cores
-from tlpipe.stages.session import open_graph, open_network
-from tlpipe.stages.source import Source, open_source
-from tlpipe.stages.weights import prepared_file
-from tlpipe.types import DEFAULT_BACKBONE, Progress
-from tlpipe.workflows.common import loader
-from tlpipe.workflows.embed import embed
+import tlpipe
+from tlpipe.execution import PRECISIONS
 
-SAMPLE = 200
-BATCHES = (1, 2, 4, 8)
-
-# The kernel's own high-water mark of the process; getrusage would report that of the process which
-# started it, if that was larger.
-PEAK = """
-import pathlib, sys, tlpipe
-tlpipe.embed(sys.argv[1], sys.argv[2])
-status = pathlib.Path("/proc/self/status").read_text()
-print(int(status.split("VmHWM:")[1].split()[0]) * 1024)  # Linux counts in KiB
-"""
-
-
-def core_seconds(source: Source, load: Loader, network: OpenedNetwork) -> tuple[float, float]:
-    """Seconds of one core per image to load, and to infer at the best batch size."""
-    items = list(source.items())
-    items = items[:: max(1, len(items) // SAMPLE)][:SAMPLE]
-    start = time.thread_time()
-    loaded = [load(item) for item in items]
-    decode = (time.thread_time() - start) / len(items)
-    images = [result[0] for result in loaded if isinstance(result, tuple)]
-    inference = []
-    for size in BATCHES:
-        batches = [np.stack(images[i : i + size]) for i in range(0, len(images) - size + 1, size)]
-        start = time.thread_time()
-        for batch in batches:
-            network.run(batch)
-        inference.append((time.thread_time() - start) / (len(batches) * size))
-    return decode, min(inference)
+IDLE = 0.95
+"""Part of a core that a single thread is given on an idle machine, at the least."""
 
 
-def steady_rate(source: Source) -> float:
-    """Images per second of ``embed``, start and end left out."""
-    total = source.survey.count
-    first, last = total // 20, total - total // 20
-    marks: dict[int, float] = {}
+@dataclass
+class Measured:
+    """What was measured over one set of images, a value per round."""
 
-    def mark(at: Progress) -> None:
-        if at.done in (first, last):
-            marks[at.done] = time.perf_counter()
+    limit: Row = field(default_factory=lambda: Row("limit of the machine"))
+    embed: Row = field(default_factory=lambda: Row("tlpipe embed"))
+    classify: Row = field(default_factory=lambda: Row("tlpipe classify"))
+    peers: dict[str, Row] = field(default_factory=dict)
+    decode_ms: list[float] = field(default_factory=list)
+    inference_ms: list[float] = field(default_factory=list)
+    first_s: list[float] = field(default_factory=list)
+    share: float = 1.0
 
-    with tempfile.TemporaryDirectory() as folder:
-        embed(source, Path(folder) / "features.h5", progress=mark)
-    return (last - first) / (marks[last] - marks[first])
+
+class Bench:
+    """Measures over one set of images.
+
+    Parameters
+    ----------
+    images : ImageSet
+    work : pathlib.Path
+        A folder for what is written.
+    precision : str
+        Of tlpipe.
+    contenders : sequence of Contender
+    environments : Environments
+        Of these, made already.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        work: Path,
+        precision: str,
+        contenders: Sequence[Contender],
+        environments: Environments,
+    ) -> None:
+        self._images, self._work, self._precision = images, work, precision
+        self._contenders, self._environments = contenders, environments
+        self._network = peer_network(work / "network")
+        self._limit = Limit(images.folder, images.features)
+        self.measured = Measured()
+        self._classifier = self._trained()
+
+    def round(self) -> None:
+        """Measure everything once."""
+        rate = self._tlpipe()
+        for contender in self._contenders:
+            self._peer(contender, rate)
+
+    def last_round(self) -> str:
+        """Rates of the round that was just measured, in a line."""
+        measured = self.measured
+        rows = [measured.limit, measured.embed, measured.classify, *measured.peers.values()]
+        rates = [f"{row.steady[-1]:.1f}" for row in rows if row.steady and not row.failure]
+        return f"{', '.join(rates)} images/s, in the order of the table"
+
+    def _trained(self) -> Path | None:
+        path = self._work / "classifier.onnx"
+        try:
+            tlpipe.train_head(self._images.features, path)
+        except tlpipe.TlpipeError as exc:
+            self.measured.classify.failure = f"no classifier: {exc}"
+            return None
+        return path
+
+    def _tlpipe(self) -> float:
+        """Measure the limit and tlpipe; its steady rate."""
+        into, images = self.measured, self._images
+        before = self._limit.measure()
+        steady = run_tlpipe(images.folder, self._work / "own.npy", self._precision)
+        cost = (before + self._limit.measure()) / 2
+        rate = steady.steady_rate
+        into.share = self._limit.share
+        into.decode_ms.append(cost.decode * 1e3)
+        into.inference_ms.append(cost.inference * 1e3)
+        into.limit.steady.append(cost.limit)
+        into.limit.ratio.append(rate / cost.limit)
+        into.first_s.append(steady.figures["seconds_first"])
+        whole = run(embed_command(images.folder, self._work / "whole.h5", self._precision))
+        _note(into.embed, rate, len(images) / whole.seconds, rate)
+        into.embed.peak_bytes = max(into.embed.peak_bytes, whole.peak_bytes)
+        if self._classifier is not None:
+            done = run_tlpipe(
+                images.folder, self._work / "none.npy", self._precision, self._classifier
+            )
+            _note(into.classify, done.steady_rate, len(images) / done.seconds, rate)
+            into.classify.peak_bytes = max(into.classify.peak_bytes, done.peak_bytes)
+        return rate
+
+    def _peer(self, contender: Contender, rate: float) -> None:
+        row = self.measured.peers.setdefault(contender.name, Row(contender.name))
+        if row.failure:
+            return
+        output = self._work / "peer.npy"
+        output.unlink(missing_ok=True)
+        try:
+            done = run_contender(
+                contender, self._environments, self._images.folder, output, self._network
+            )
+        except RunError as exc:
+            row.failure = str(exc)
+            return
+        _note(row, done.steady_rate, len(self._images) / done.seconds, rate)
+        row.peak_bytes = max(row.peak_bytes, done.peak_bytes)
+        row.cosine = _mean_cosine(np.load(output), self._images.vectors)
 
 
-def peak_bytes(path: Path) -> int:
-    """Peak resident memory of a whole ``embed``, on Linux."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", PEAK, str(path), str(Path(folder) / "features.h5")]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return int(done.stdout)
+def _note(row: Row, steady: float, whole: float, rate: float) -> None:
+    row.steady.append(steady)
+    row.whole.append(whole)
+    row.ratio.append(rate / steady)
+
+
+def _mean_cosine(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean cosine between the rows of two arrays (N, D); one of another shape is an error."""
+    if one.shape != other.shape:
+        raise ValueError(f"a peer gave vectors of the shape {one.shape}, not {other.shape}")
+    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return float(np.mean((one * other).sum(axis=1) / norms))
+
+
+def show(images: ImageSet, measured: Measured, precision: str) -> None:
+    """Print the table of one set."""
+    print(
+        f"\n{images.name}: {len(images):,} images of {images.mean_bytes / 1e6:.2f} MB,"
+        f" {usable_cores()} cores, tlpipe in {precision};"
+        f" rounds: {len(measured.first_s)}; medians (least-most)"
+    )
+    print(head())
+    for row in (measured.limit, measured.embed, measured.classify, *measured.peers.values()):
+        print(line(row))
+    print(
+        f"of a core, per image: {middle(measured.decode_ms, 2)} ms to load,"
+        f" {middle(measured.inference_ms, 2)} ms to infer"
+    )
+    if measured.share < IDLE:
+        print(
+            f"THE MACHINE WAS NOT IDLE: a single thread was given {measured.share:.2f} of a core;"
+            " these figures tell nothing"
+        )
+    rated = [row for row in measured.peers.values() if row.ratio]
+    if rated:
+        best = min(rated, key=lambda row: sorted(row.ratio)[len(row.ratio) // 2])
+        print(f"the best peer: {best.name}; tlpipe is {middle(best.ratio, 2)} times as fast")
+    if measured.classify.ratio:
+        ratios = [1 / ratio for ratio in measured.classify.ratio]
+        print(f"classify / embed: {middle(ratios, 3)}; asked: within 5 %")
+    print(f"first embedding after {middle(measured.first_s, 2)} s; asked: less than 1.0 s")
+
+
+def parsed() -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path, nargs="?", help="a folder of images")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peers", default="all", help="all, none, or of " + ",".join(PACKAGES))
+    parser.add_argument("--images", type=int, help="this many of the source, evenly chosen")
+    parser.add_argument("--photos", type=int, default=COUNT, help="of 12 megapixels; 0 for none")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of tlpipe")
+    parser.add_argument("--folder", type=Path, default=Path(".bench"), help="what is kept")
+    arguments = parser.parse_args()
+    try:
+        arguments.peers = chosen(arguments.peers)
+    except ValueError as exc:
+        parser.error(str(exc))
+    if arguments.source is not None and not arguments.source.exists():
+        parser.error(f"there is nothing at {arguments.source}")
+    if arguments.source is None and not arguments.photos:
+        parser.error("there is nothing to run over: name a folder of images")
+    if arguments.precision != "fp32" and "--precision" not in _help_of_embed():
+        parser.error("this tlpipe has no option --precision")
+    return arguments
+
+
+def _help_of_embed() -> str:
+    command = [sys.executable, "-m", "tlpipe", "embed", "--help"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", type=Path)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    source = open_source(arguments.source)
-    card = find_card(DEFAULT_BACKBONE)
-    load = loader(card.image_size, card.preprocess)
-    network = open_network(prepared_file(card, open_graph), ON_CPU)
-    core_seconds(source, load, network)  # warm up
-    print(f"{source.survey.count} images, {usable_cores()} cores")
-    rows = []
-    for number in range(1, arguments.rounds + 1):
-        before = core_seconds(source, load, network)
-        rate = steady_rate(source)
-        after = core_seconds(source, load, network)
-        decode, inference = ((a + b) / 2 for a, b in zip(before, after, strict=True))
-        limit = usable_cores() / (decode + inference)
-        rows.append((limit, rate, rate / limit))
-        print(
-            f"round {number}: decode {decode * 1e3:.2f} ms, inference {inference * 1e3:.2f} ms,"
-            f" limit {limit:.1f}/s, embed {rate:.1f}/s, ratio {rate / limit:.3f}"
-        )
-    limits, rates, ratios = zip(*rows, strict=True)
-    print(
-        f"median: limit {statistics.median(limits):.1f}/s, embed {statistics.median(rates):.1f}/s,"
-        f" ratio {statistics.median(ratios):.3f} (from {min(ratios):.3f} to {max(ratios):.3f})"
-    )
-    print(f"peak memory of embed: {peak_bytes(arguments.source) / 1e6:.0f} MB")
+    """Measure and print."""
+    arguments = parsed()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    environments = Environments(arguments.folder.resolve() / "environments")
+    skipped, usable = dict(SKIPPED), []
+    for peer in arguments.peers:
+        try:
+            environments.make(peer)
+            usable.append(peer)
+        except RunError as exc:
+            skipped[peer] = str(exc)
+    sources = [] if arguments.source is None else [(arguments.source.name, arguments.source)]
+    if arguments.photos:
+        made = make_photos(arguments.folder / "photos", arguments.photos)
+        sources.append(("photos of 12 megapixels", made))
+    contenders = [contender for contender in CONTENDERS if contender.peer in usable]
+    for name, source in sources:
+        with tempfile.TemporaryDirectory(dir=arguments.folder.resolve()) as folder:
+            work = Path(folder)
+            most = arguments.images if source is arguments.source else None
+            images = make_image_set(name, source, work, most, arguments.precision)
+            bench = Bench(images, work, arguments.precision, contenders, environments)
+            for number in range(1, arguments.rounds + 1):
+                bench.round()
+                print(f"{name}: round {number}: {bench.last_round()}", flush=True)
+            show(images, bench.measured, arguments.precision)
+    print()
+    for peer in usable:
+        print(f"{peer}: {environments.versions(peer)}")
+    if arguments.peers:
+        for peer, reason in skipped.items():
+            print(f"not measured: {peer}: {reason}")
 
 
 if __name__ == "__main__":

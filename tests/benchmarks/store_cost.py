@@ -32,10 +32,9 @@ import numpy as np
 from PIL import Image
 
 import tlpipe
-from tlpipe.stages.decode import DECODER
 from tlpipe.stages.source import Source, open_source
 from tlpipe.stages.store import FeatureFile, FeatureHeader, Parts, Rows, feature_writer
-from tlpipe.types import DEFAULT_BACKBONE
+from tlpipe.types import DEFAULT_BACKBONE, FAST_DECODER
 from tlpipe.workflows.backbones import find_backbone
 from tlpipe.workflows.common import PRECISION, source_text
 
@@ -66,11 +65,11 @@ def header_for(source: Source) -> tuple[FeatureHeader, int]:
     card = find_backbone(DEFAULT_BACKBONE)
     header = FeatureHeader(
         tlpipe_version="0",
-        fingerprint=card.fingerprint(precision=PRECISION, decoder=DECODER),
+        fingerprint=card.fingerprint(precision=PRECISION, decoder=FAST_DECODER),
         backbone=card.to_json(),
         provider="CPUExecutionProvider",
         precision=PRECISION,
-        decoder=DECODER,
+        decoder=FAST_DECODER,
         source=source_text(source),
         created_at="2026-01-01T00:00:00+00:00",
     )

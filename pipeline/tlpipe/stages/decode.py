@@ -1,21 +1,23 @@
-"""Decode: from a file to an upright RGB image, or to a reject with its reason.
+"""Decode: from a file to an RGB image, or to a reject with its reason.
 
 Owns what "the pixels of an image" means, in one place for training and serving:
 
 * the first frame of an animation or a multi-page file;
-* EXIF orientation applied;
+* EXIF orientation, as what turns the image upright;
 * transparent pixels blended over white, as a viewer shows them, so that colours hidden under full
   transparency do not count;
 * grey of 16 bits (or 12, in TIFF) scaled to 8 bits and rounded;
-* palettes, CMYK, YCbCr, bi-level and grey images converted by Pillow.
+* palettes, CMYK, YCbCr, bi-level and grey images converted by Pillow;
+* where the caller allows it, a JPEG file at 1/2, 1/4 or 1/8 of its size: its blocks of 8 x 8 pixels
+  are then made small as they are decoded, at a fraction of the cost.
 
 The content decides the format, not the name: a PNG called ``.jpg`` is read. Every format that the
 installed Pillow decodes by itself is admitted; those it hands to another program (EPS to
 Ghostscript, metafiles to Windows) or only recognises (GRIB, BUFR, HDF5, MPEG) are not: images may
 come from strangers.
 
-Takes a path, gives the file's bytes with their SHA-256 and stat; takes bytes, gives a
-``PIL.Image.Image`` of mode RGB; or gives a ``Reject``. Imports ``types`` and Pillow.
+Takes a path, gives the file's bytes with their SHA-256 and stat; takes bytes, gives a ``Picture``;
+or gives a ``Reject``. Imports ``types`` and Pillow.
 """
 
 from __future__ import annotations
@@ -27,17 +29,14 @@ import io
 import os
 import stat as stat_module
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
-from tlpipe.types import Content, FileStat, Reason, Reject, Stage
-
-DECODER = "pillow-exact-1"
-"""Mode of the decoder: part of every fingerprint. Change it when the same file would give other
-pixels (other than by the rounding of another libjpeg)."""
+from tlpipe.types import Content, FileStat, Picture, Reason, Reject, Stage
 
 MAX_PIXELS = 178_956_970
 """Most pixels of an image: 2^29 bytes of RGB, the size at which Pillow itself refuses."""
@@ -90,7 +89,11 @@ def read_file(path: Path) -> tuple[bytes, Content] | Reject:
     return raw, Content(hashlib.sha256(raw).digest(), stat)
 
 
-def decode(raw: bytes, stat: FileStat) -> Image.Image | Reject:
+Reduce = Callable[["tuple[int, int]"], int]
+"""How many times smaller an image of some width and height may be decoded: 1, 2, 4 or 8."""
+
+
+def decode(raw: bytes, stat: FileStat, reduce: Reduce | None = None) -> Picture | Reject:
     """Decode one image file.
 
     Parameters
@@ -99,15 +102,16 @@ def decode(raw: bytes, stat: FileStat) -> Image.Image | Reject:
         The file's content.
     stat : FileStat
         For the reject.
+    reduce : callable, optional
+        By default every pixel is decoded.
 
     Returns
     -------
-    PIL.Image.Image or Reject
-        An upright image of mode RGB, or why there is none. Nothing is raised for a bad file,
-        whatever is in it.
+    Picture or Reject
+        The image, or why there is none. Nothing is raised for a bad file, whatever is in it.
     """
     try:
-        return _decode(raw)
+        return _decode(raw, reduce)
     except UnidentifiedImageError:
         start = raw[:16]
         return Reject(
@@ -169,22 +173,35 @@ def _read(path: Path) -> tuple[bytes, FileStat] | Reject:
     return raw, stat
 
 
-def _decode(raw: bytes) -> Image.Image:
+def _decode(raw: bytes, reduce: Reduce | None) -> Picture:
     image: Image.Image
     with Image.open(io.BytesIO(raw), formats=formats()) as image:
-        width, height = image.size
+        size = width, height = image.size
         if width * height > MAX_PIXELS:
             raise Image.DecompressionBombError(
                 f"{width} x {height} pixels; the limit is {MAX_PIXELS}."
             )
+        reduction = _reduced(image, reduce) if reduce is not None else 1
         deep = [tile.args for tile in image.tile] == ["RGB;16B"]  # a PNG with 16 bits a colour
         image.load()
         if deep and "transparency" in image.info:
             # The colours were cut to their high bytes on loading; the transparent one was not.
             image.info["transparency"] = tuple(v >> 8 for v in image.info["transparency"])
-        rgb = _to_rgb(image)
-        turn = _UPRIGHT.get(_orientation(image))
-        return rgb if turn is None else rgb.transpose(turn)
+        return Picture(_to_rgb(image), size, reduction, _UPRIGHT.get(_orientation(image)))
+
+
+def _reduced(image: Image.Image, reduce: Reduce) -> int:
+    """Have a JPEG file decoded smaller where that is allowed; how many times smaller."""
+    if not isinstance(image, JpegImageFile) or image.mode not in ("RGB", "L"):
+        return 1
+    width, height = image.size
+    # It may lie on its side: what both ways allow is allowed.
+    reduction = min(reduce((width, height)), reduce((height, width)))
+    if reduction == 1:
+        return 1
+    # Pillow divides the file's size by the size asked for, and rounds down to 8, 4, 2 or 1.
+    drafted = image.draft(image.mode, (width // reduction, height // reduction))
+    return 1 if drafted is None else reduction
 
 
 def _orientation(image: Image.Image) -> int:

@@ -3,9 +3,7 @@
 A wrong preprocessing raises no error and looks plausible; it only makes the network worse. So the
 network is run with its own classes, the way its card prepares images and, beside that, every other
 way that is common: on images whose classes it knows the right one stands out, and on any others its
-five likeliest classes can be read.
-
-Takes a backbone and a source of images, gives a ``CheckResult``.
+five likeliest classes can be read. Takes a backbone and a source, gives a ``CheckResult``.
 """
 
 from __future__ import annotations
@@ -31,9 +29,11 @@ from tlpipe.stages.source import Source
 from tlpipe.stages.weights import class_networks, full_network, resolved
 from tlpipe.types import Item, Preprocess, ProgressCallback
 from tlpipe.workflows.backbones import import_network, is_network
-from tlpipe.workflows.common import as_source, loader, run_over, spread
+from tlpipe.workflows.common import as_source, spread
 from tlpipe.workflows.network import BackboneOptions
+from tlpipe.workflows.pixels import decoder_of, loader
 from tlpipe.workflows.run_options import RunOptions
+from tlpipe.workflows.running import run_over
 
 if TYPE_CHECKING:
     from tlpipe.types import Float32Array
@@ -165,7 +165,7 @@ def check_backbone(
         for (name, way), model in zip(ways, networks, strict=True):
             write_model(model, path)
             network = open_network(path, options.execution)
-            load = loader(card.image_size, way)
+            load = loader(card.image_size, way, decoder_of(options.decode))
             rows, rejects = [], Counter[str]()
             for outcome in run_over(judged, len(judged), network, load, options, progress, "check"):
                 if outcome.reject is None:

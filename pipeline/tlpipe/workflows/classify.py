@@ -16,13 +16,15 @@ from tlpipe.execution import Precision
 from tlpipe.files import check_output, is_file
 from tlpipe.seams import OpenedNetwork
 from tlpipe.stages.classifier import ClassifierInfo, read_metadata
-from tlpipe.stages.decode import DECODER
 from tlpipe.stages.predictions import FORMATS, write_predictions
+from tlpipe.stages.preprocess import check_decoder
 from tlpipe.stages.session import open_network, properties_of
 from tlpipe.stages.source import Source, Survey
-from tlpipe.types import Item, Outcome, ProgressCallback
-from tlpipe.workflows.common import Surveyed, as_source, loader, run_over, source_path
+from tlpipe.types import DECODERS, Item, Outcome, ProgressCallback
+from tlpipe.workflows.common import Surveyed, as_source, source_path
+from tlpipe.workflows.pixels import loader
 from tlpipe.workflows.run_options import RunOptions
+from tlpipe.workflows.running import run_over
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Classifier:
         stage: str,
     ) -> Iterator[Outcome]:
         """Outcomes of all items, in order, each with "probabilities" (K,) or a reject."""
-        load = loader(self.info.image_size, self.info.preprocess)
+        load = loader(self.info.image_size, self.info.preprocess, self.info.decoder)
         return run_over(items, total, self.network, load, options, progress, stage)
 
 
@@ -91,7 +93,9 @@ def open_classifier(path: str | Path, options: RunOptions | None = None) -> Clas
     Raises
     ------
     ClassifierError
-        The file is missing, is no classifier of tlpipe, or was made with another decoder.
+        The file is missing, is no classifier of tlpipe, or was made with an unknown decoder.
+    OptionError
+        This system cannot prepare images as the classifier wants them.
     BackboneError
         ONNX Runtime cannot open it.
     DeviceError
@@ -115,12 +119,13 @@ def open_classifier(path: str | Path, options: RunOptions | None = None) -> Clas
         )
     execution = replace(options.execution, precision=options.precision or own)
     network = open_network(path, execution)
-    if info.decoder != DECODER:
+    if info.decoder not in DECODERS:
         raise ClassifierError(
-            f"{str(path)!r} was trained on images decoded as {info.decoder!r}; this tlpipe decodes"
-            f" as {DECODER!r}, which gives other pixels.",
+            f"{str(path)!r} was trained on images decoded as {info.decoder!r}; this tlpipe knows"
+            f" {list(DECODERS)}.",
             hint=f"Train it anew, or use the tlpipe version that made it ({info.tlpipe_version}).",
         )
+    check_decoder(info.decoder)
     network = network.only(["probabilities"])
     if network.shapes() != ((*info.image_size, 3), (len(info.classes),)):
         raise ClassifierError(

@@ -1,4 +1,4 @@
-"""What the workflows that run a network over a source have in common.
+"""What the workflows that take a source have in common.
 
 Imports ``stages`` and what they import.
 """
@@ -6,31 +6,11 @@ Imports ``stages`` and what they import.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tlpipe.seams import Network
-from tlpipe.stages.decode import decode, quiet_pillow, read_file
-from tlpipe.stages.engine import Loader, run
-from tlpipe.stages.preprocess import preprocess
 from tlpipe.stages.source import Source, Survey, open_source, printable
-from tlpipe.types import (
-    Content,
-    Item,
-    Outcome,
-    Preprocess,
-    Progress,
-    ProgressCallback,
-    Reason,
-    Reject,
-    Stage,
-)
-from tlpipe.workflows.run_options import RunOptions
-
-if TYPE_CHECKING:
-    from tlpipe.types import UInt8Array
-
+from tlpipe.types import Item
 
 PRECISION = "fp32"
 """Of the arithmetic inside a network that was prepared and not reduced."""
@@ -76,71 +56,6 @@ def source_path(source: Source | str | Path) -> Path:
 def source_text(source: Source) -> str:
     """Where a source lies, as a feature file notes it."""
     return printable(str(source.path.resolve()))
-
-
-def loader(size: tuple[int, int], spec: Preprocess) -> Loader:
-    """Function from an item to its pixels: the one path for training and serving.
-
-    Parameters
-    ----------
-    size : tuple of int
-        Height and width of the pixels.
-    spec : Preprocess
-    """
-    pixels = pixels_of(size, spec)
-
-    def load(item: Item) -> tuple[UInt8Array, Content] | Reject:
-        read = read_file(item.path)
-        return read if isinstance(read, Reject) else pixels(*read)
-
-    return load
-
-
-def pixels_of(
-    size: tuple[int, int], spec: Preprocess
-) -> Callable[[bytes, Content], tuple[UInt8Array, Content] | Reject]:
-    """Function from the bytes of a file to its pixels; the parameters are those of ``loader``."""
-
-    def load(raw: bytes, content: Content) -> tuple[UInt8Array, Content] | Reject:
-        image = decode(raw, content.stat)
-        if isinstance(image, Reject):
-            return image
-        try:
-            return preprocess(image, size, spec), content
-        except MemoryError:  # a line of a hundred million pixels: its filter table is that long
-            detail = f"Not enough memory to resize {image.width} x {image.height} pixels."
-            return Reject(Stage.DECODE, Reason.TOO_LARGE, detail, content.stat)
-
-    return load
-
-
-def run_over(
-    items: Iterable[Item],
-    total: int,
-    network: Network,
-    load: Loader,
-    options: RunOptions,
-    progress: ProgressCallback | None,
-    stage: str,
-) -> Iterator[Outcome]:
-    """Outcomes of all items in order, with progress reported along the way.
-
-    Parameters
-    ----------
-    total : int
-        N as surveyed, for the progress.
-    stage : str
-        What the progress calls this job.
-    """
-    done = rejects = 0
-    with quiet_pillow():
-        size, workers = options.batch_size, options.threads
-        for outcome in run(items, load, network, batch_size=size, workers=workers):
-            done += 1
-            rejects += outcome.reject is not None
-            if progress is not None:
-                progress(Progress(stage, done, total, rejects))
-            yield outcome
 
 
 def now() -> str:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tlpipe.errors import SourceError, StaleFeaturesError
+from tlpipe.errors import SourceError
 from tlpipe.files import is_file
 from tlpipe.stages.source import Source
 from tlpipe.stages.store import (
@@ -23,7 +23,7 @@ from tlpipe.stages.store import (
 )
 from tlpipe.types import Block
 from tlpipe.workflows.common import source_text
-from tlpipe.workflows.differences import backbone_name, differences
+from tlpipe.workflows.staleness import check_fresh
 
 MOST_PLANNED = 1 << 17
 """Items of a source that are kept in memory between comparing and updating: about 30 MB."""
@@ -113,13 +113,13 @@ def earlier_runs(
     try:
         header = header_for(None if file is None else file.header)
         if file is not None:
-            _check_fresh(file, header, repr(str(output)))
+            check_fresh(file, header, repr(str(output)))
         pieces = [] if overwrite else parts.open()
         if file is None and pieces:
             header = header_for(pieces[0].header)
         for piece in pieces:
             where = f"The unfinished work in {str(parts.folder)!r}"
-            _check_fresh(piece, header, where)
+            check_fresh(piece, header, where)
         files = pieces if file is None else [file, *pieces]
         known = Known(files, rehash=rehash)
     except BaseException:
@@ -131,20 +131,6 @@ def earlier_runs(
         yield Earlier(known, file, sum(piece.count for piece in pieces), header)
     finally:
         known.close()
-
-
-def _check_fresh(file: FeatureFile, header: FeatureHeader, where: str) -> None:
-    """Refuse rows that were not made as those of `header` would be."""
-    old = file.header
-    if old.fingerprint == header.fingerprint:
-        return
-    differing = "; ".join(differences(old, header)) or "how tlpipe prepares networks"
-    raise StaleFeaturesError(
-        f"{where} holds embeddings of {backbone_name(old)!r} (fingerprint"
-        f" {old.fingerprint[:12]}...), not of {backbone_name(header)!r}"
-        f" ({header.fingerprint[:12]}...). They differ in: {differing}.",
-        hint="Choose another --output, embed as before, or start anew with --overwrite.",
-    )
 
 
 def compare(source: Source, earlier: Earlier, met_fresh: Callable[[], object]) -> Comparison:

@@ -14,7 +14,6 @@ from tlpipe.card import Card
 from tlpipe.errors import OutputError, TlpipeError
 from tlpipe.files import check_output
 from tlpipe.precision import Agreement, read_agreement
-from tlpipe.stages.decode import DECODER
 from tlpipe.stages.session import open_network
 from tlpipe.stages.source import Source, Survey
 from tlpipe.stages.store import (
@@ -175,7 +174,7 @@ def embed(
         backbone=card.to_json(),
         provider="",
         precision="",
-        decoder=DECODER,
+        decoder="",
         source=source_text(source),
         created_at=now(),
     )
@@ -200,7 +199,7 @@ def embed(
                 parts.remove()  # a run may have been cut short just before
                 return _as_it_was(output, source.survey, earlier.file, options)
             network = network_ahead.result()
-            header = continued(header, network.provider, earlier)
+            header = continued(earlier.header, network.provider, earlier)
             still_there = partial(check_still_there, source, earlier, found, update.max_gone)
             job = Job(source, earlier, card, network, options, found, still_there)
             if overwrite:

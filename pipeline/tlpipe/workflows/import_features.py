@@ -14,7 +14,6 @@ import numpy as np
 from tlpipe.card import Card
 from tlpipe.errors import OptionError, TableError
 from tlpipe.files import check_output
-from tlpipe.stages.decode import DECODER
 from tlpipe.stages.source import printable
 from tlpipe.stages.store import (
     DigestIndex,
@@ -32,6 +31,7 @@ from tlpipe.workflows.backbones import find_backbone
 from tlpipe.workflows.common import PRECISION, now
 from tlpipe.workflows.embed import FEATURE_SUFFIXES
 from tlpipe.workflows.note import Note, read_note
+from tlpipe.workflows.pixels import decoder_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -187,13 +187,14 @@ def _header(
 
 
 def _of_backbone(card: Card, path: Path) -> FeatureHeader:
-    fingerprint = card.fingerprint(precision=PRECISION, decoder=DECODER)
+    decoder = decoder_of("auto")
+    fingerprint = card.fingerprint(precision=PRECISION, decoder=decoder)
     return replace(
         _declared(card.name, path),
         fingerprint=fingerprint,
         backbone=card.to_json(),
         precision=PRECISION,
-        decoder=DECODER,
+        decoder=decoder,
     )
 
 

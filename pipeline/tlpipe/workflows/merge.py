@@ -27,8 +27,8 @@ from tlpipe.stages.store import (
     feature_writer,
     writer_lock,
 )
-from tlpipe.workflows.differences import differences
 from tlpipe.workflows.embed import FEATURE_SUFFIXES
+from tlpipe.workflows.staleness import differences
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,13 +17,13 @@ from tlpipe.graph.digest import weights_digest
 from tlpipe.graph.head import with_metadata
 from tlpipe.graph.io import write_model
 from tlpipe.stages.classifier import ClassifierInfo
-from tlpipe.stages.decode import DECODER
 from tlpipe.stages.session import open_graph, open_network
 from tlpipe.stages.weights import class_network, full_network, resolved, weight_files
 from tlpipe.types import DEFAULT_BACKBONE
 from tlpipe.version import __version__
 from tlpipe.workflows.backbones import find_backbone
 from tlpipe.workflows.common import PRECISION, now
+from tlpipe.workflows.pixels import decoder_of
 
 
 def export_backbone(
@@ -79,6 +79,7 @@ def export_backbone(
             f" {card.name!r} has {count} classes.",
             hint="Give one name per line, in the order of the network's outputs.",
         )
+    decoder = decoder_of("auto")
     info = ClassifierInfo(
         classes=tuple(names),
         image_size=card.image_size,
@@ -88,9 +89,9 @@ def export_backbone(
         metrics={},
         tlpipe_version=__version__,
         created_at=now(),
-        fingerprint=card.fingerprint(precision=PRECISION, decoder=DECODER),
+        fingerprint=card.fingerprint(precision=PRECISION, decoder=decoder),
         precision=PRECISION,
-        decoder=DECODER,
+        decoder=decoder,
         backbone_digest=weights_digest(model),
     )
     with whole_file(output) as temporary:

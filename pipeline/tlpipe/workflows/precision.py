@@ -26,8 +26,10 @@ from tlpipe.stages.source import Source
 from tlpipe.stages.store import FeatureHeader
 from tlpipe.stages.weights import calibrated, prepared_file, quantised_file, range_file
 from tlpipe.types import Item, Outcome, ProgressCallback
-from tlpipe.workflows.common import loader, run_over, spread
+from tlpipe.workflows.common import spread
+from tlpipe.workflows.pixels import decoder_of, loader
 from tlpipe.workflows.run_options import RunOptions
+from tlpipe.workflows.running import run_over
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,6 +70,7 @@ class Arithmetic:
         self.execution = settled(options.execution)
         self.unsettled = False
         self._calibration: Calibration | None = None
+        self._decoder = decoder_of(options.decode)
 
     @property
     def _is_int8(self) -> bool:
@@ -84,7 +87,8 @@ class Arithmetic:
             That of the file, or of the parts, which this run goes on with.
         """
         kind = self.execution.arithmetic
-        header = replace(header, precision=kind)
+        self._decoder = decoder_of(self._options.decode, None if begun is None else begun.decoder)
+        header = replace(header, precision=kind, decoder=self._decoder)
         self.unsettled = kind != "fp32" and begun is None
         if begun is not None and begun.precision == kind:
             header = replace(header, calibration=begun.calibration, agreement=begun.agreement)
@@ -164,10 +168,9 @@ class Arithmetic:
         network: Network,
         progress: ProgressCallback | None,
         stage: str,
-        batch_size: int | None = None,
     ) -> Iterator[Outcome]:
-        load = loader(self._card.image_size, self._card.arithmetic)
-        options = RunOptions(batch_size=batch_size, threads=self._options.threads)
+        load = loader(self._card.image_size, self._card.arithmetic, self._decoder)
+        options = RunOptions(threads=self._options.threads)
         outcomes = run_over(items, len(items), network, load, options, progress, stage)
         return (outcome for outcome in outcomes if outcome.reject is None)
 
@@ -179,11 +182,12 @@ class Arithmetic:
         with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="calibrate-") as folder:
             path = Path(folder) / "ranges.onnx"
             tensors = range_file(self._card, open_graph, path)
-            network = open_network(path, replace(ON_CPU, threads=self.execution.threads))
+            alone = replace(ON_CPU, batch_size=1)  # ranges are those of one call
+            network = open_network(path, alone)
             low: Any = np.inf
             high: Any = -np.inf
             used: set[bytes] = set()
-            for outcome in self._run(items, network, progress, "calibrate", batch_size=1):
+            for outcome in self._run(items, network, progress, "calibrate"):
                 low = np.minimum(low, outcome.values["minima"])
                 high = np.maximum(high, outcome.values["maxima"])
                 used.add(_digest(outcome))
@@ -268,6 +272,7 @@ class _NoImages:
     """
 
     provider = ""
+    lanes = 0
     batch_sizes = (1,)
 
     def run(self, images: UInt8Array) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from tlpipe.errors import OptionError
 from tlpipe.execution import Device, Execution, Precision, Runtime
+from tlpipe.types import DECODE_MODES, DecodeMode
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,12 @@ class RunOptions:
     ----------
     device, runtime, batch_size, threads
         As for ``Execution``.
+    decode : {"auto", "exact"}
+        "exact" decodes every pixel and has Pillow resize; "auto" decodes large JPEGs at a fraction
+        of their size, and resizes faster. Where a file says how its images are decoded (a feature
+        file that is updated, a classifier), "auto" follows it.
+    profile : pathlib.Path or None
+        A file for a trace of what each thread does, which Chrome's and Perfetto's viewers open.
     precision : {"fp32", "bf16", "fp16", "int8"} or None
         As for ``Execution``; None for that of the network: a classifier is FP32 or int8, and a
         backbone FP32.
@@ -33,10 +41,17 @@ class RunOptions:
     threads: int | None = None
     precision: Precision | None = None
     runtime: Runtime = "auto"
+    decode: DecodeMode = "auto"
+    profile: Path | None = None
     min_agreement: float | None = None
 
     def __post_init__(self) -> None:
-        _ = self.execution  # checks them
+        _ = self.execution  # checks its values
+        if self.decode not in DECODE_MODES:
+            raise OptionError(
+                f"The way to decode {self.decode!r} is unknown.",
+                hint=f"Use one of {list(DECODE_MODES)}.",
+            )
         least = self.min_agreement
         if least is not None and not (isinstance(least, (int, float)) and 0 <= least <= 1):
             raise OptionError(f"min_agreement is {least!r}; it must be a cosine from 0 to 1.")

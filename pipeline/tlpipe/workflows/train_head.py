@@ -23,7 +23,6 @@ from tlpipe.graph.head import join_head
 from tlpipe.graph.io import load_model, write_model
 from tlpipe.precision import read_calibration
 from tlpipe.stages.classifier import ClassifierInfo
-from tlpipe.stages.decode import DECODER
 from tlpipe.stages.head import Head, train
 from tlpipe.stages.metrics import Metrics, measure
 from tlpipe.stages.report import write_report
@@ -31,7 +30,7 @@ from tlpipe.stages.session import open_graph, open_network
 from tlpipe.stages.splits import Plan, plan_splits
 from tlpipe.stages.store import Features, read_features
 from tlpipe.stages.weights import prepared_file, quantised_file, weight_files
-from tlpipe.types import DEFAULT_SEED, Progress, ProgressCallback
+from tlpipe.types import DECODERS, DEFAULT_SEED, Progress, ProgressCallback
 from tlpipe.version import __version__
 from tlpipe.workflows.common import now
 from tlpipe.workflows.notices import notices_of
@@ -180,10 +179,10 @@ def _card(data: Features, path: Path) -> Card:
     header = data.header
     card = header.card(repr(str(path)))
     arithmetic = parsed_arithmetic(header.precision)
-    if header.decoder != DECODER or arithmetic is None:
+    if header.decoder not in DECODERS or arithmetic is None:
         raise FeatureFileError(
             f"{str(path)!r} was made with the decoder {header.decoder!r} at {header.precision!r};"
-            f" this tlpipe uses {DECODER!r} at one of {list(PRECISIONS)}, and a classifier trained"
+            f" this tlpipe knows {list(DECODERS)} at {list(PRECISIONS)}, and a classifier trained"
             " on other pixels than it is served would be wrong.",
             hint="Embed the images again.",
         )

@@ -14,7 +14,6 @@ import numpy as np
 from tlpipe.card import Card
 from tlpipe.errors import BackboneError
 from tlpipe.seams import Network
-from tlpipe.stages.decode import quiet_pillow, read_file
 from tlpipe.stages.engine import Loader, run
 from tlpipe.stages.source import Source
 from tlpipe.stages.store import (
@@ -35,22 +34,27 @@ from tlpipe.types import (
     Content,
     Item,
     Outcome,
-    Progress,
     ProgressCallback,
     Reason,
     Reject,
     Stage,
     Twin,
 )
-from tlpipe.workflows.common import pixels_of
 from tlpipe.workflows.earlier import Comparison, Earlier
+from tlpipe.workflows.pixels import fetch, pixels_of
 from tlpipe.workflows.run_options import RunOptions
+from tlpipe.workflows.running import Reporter, planned
 from tlpipe.workflows.source_watch import SourceWatch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tlpipe.types import UInt8Array
+
+
+_ROWS_AT_ONCE = 16
+"""Rows that are written together: one by one costs 0.1 ms each, and those that wait are lost to a
+crash."""
 
 
 @dataclass
@@ -112,35 +116,39 @@ class _Update:
         progress: ProgressCallback | None,
     ) -> None:
         self.tally = Tally()
-        self._job, self._parts, self._progress = job, parts, progress
+        self._job, self._parts = job, parts
+        self._report = Reporter(progress, "embed", job.found.fresh)
         self._known = job.earlier.known
         self._assigned = header.splits_from != SPLITS_FROM_SOURCE
-        self._done = self._rejects = 0
+        self._ready: list[Outcome] = []  # embedded, and not written yet
+        self._decoder = header.decoder
         self.watch = SourceWatch(job.source)
         self.contents = Contents(self._known.contents(), self._known.intact)
 
     def write(self, writer: FeatureWriter) -> None:
         """Write all rows, in the source's order."""
         job = self._job
-        results: Generator[Outcome | Rows, None, None] = run(
-            self._plan(),
-            self._loader(),
-            job.network,
-            batch_size=job.options.batch_size,
-            workers=job.options.threads,
-            settle=self.contents.settle,
-        )
-        with quiet_pillow(), contextlib.closing(results):
-            for result in results:
-                if isinstance(result, Rows):
-                    self.tally.kept += len(result)
-                    writer.add(result)
-                    self._parts.keep_time()
-                    continue
-                self._take(result, writer)
-                if self._progress is not None:
-                    self._done += 1
-                    self._progress(Progress("embed", self._done, job.found.fresh, self._rejects))
+        with planned(job.options, job.network, self._report, self.contents.settle) as plan:
+            results: Generator[Outcome | Rows, None, None] = run(
+                self._plan(), self._loader(), job.network, plan
+            )
+            with contextlib.closing(results):
+                try:
+                    self._write(results, writer)
+                except BaseException:
+                    self._keep()
+                    raise
+
+    def _write(self, results: Iterable[Outcome | Rows], writer: FeatureWriter) -> None:
+        for result in results:
+            if isinstance(result, Rows):
+                self._flush(writer)
+                self.tally.kept += len(result)
+                writer.add(result)
+                self._parts.keep_time()
+                continue
+            self._report.count(reject=self._take(result, writer))
+        self._flush(writer)
 
     def _plan(self) -> Iterator[Item | Rows | Outcome]:
         """Items to embed, rows that are taken over, and what is known to be a reject, in order."""
@@ -168,17 +176,13 @@ class _Update:
 
     def _loader(self) -> Loader:
         card = self._job.card
-        pixels = pixels_of(card.image_size, card.arithmetic)
+        pixels = pixels_of(card.image_size, card.arithmetic, self._decoder)
         contents = self.contents
 
-        def load(item: Item) -> tuple[UInt8Array | Twin, Content] | Reject:
-            read = read_file(item.path)
-            if isinstance(read, Reject):
-                return read
-            raw, content = read
+        def prepare(item: Item, raw: bytes, content: Content) -> UInt8Array | Twin | Reject:
             twin = contents.ask(content.sha256)
             if twin is not None:
-                return twin, content
+                return twin
             try:
                 loaded = pixels(raw, content)
             except BaseException as exc:
@@ -188,33 +192,59 @@ class _Update:
                 contents.settle(content.sha256, Outcome(item, reject=loaded))
             return loaded
 
-        return load
+        return Loader(fetch, prepare)
 
-    def _take(self, outcome: Outcome, writer: FeatureWriter) -> None:
-        """Write what became of an item."""
+    def _take(self, outcome: Outcome, writer: FeatureWriter) -> bool:
+        """Write what became of an item, those that were embedded several at once.
+
+        Whether it is a reject.
+        """
+        if outcome.reject is None and outcome.twin is None:
+            if outcome.values["embeddings"].shape != (self._job.card.output.dim,):
+                raise _other_dim(self._job.card, outcome)
+            self._ready.append(outcome)
+            if len(self._ready) >= _ROWS_AT_ONCE:
+                self._flush(writer)
+            return False
+        self._flush(writer)
         outcome, like = self._resolved(outcome, writer)
-        if outcome.reject is not None or outcome.content is None:
-            reject = outcome.reject
-            assert reject is not None, "an outcome has content or a reject"
-            self.watch.check(outcome.item, reject)
-            self._rejects += 1
-            writer.reject(outcome.item.key, reject)
-            return
+        if outcome.reject is not None:
+            self.watch.check(outcome.item, outcome.reject)
+            writer.reject(outcome.item.key, outcome.reject)
+            return True
         rows = rows_of([outcome])
-        if rows.vectors is None or rows.vectors.shape[1] != self._job.card.output.dim:
-            raise _other_dim(self._job.card, outcome)
         if self._assigned and like is not None:
             rows = replace(rows, splits=like.splits, groups=like.groups)
+        self._parts.add(rows)
+        self._place(rows, writer)
+        return False
+
+    def _flush(self, writer: FeatureWriter) -> None:
+        """Write what was embedded and is not written yet."""
+        rows = self._keep()
+        if rows is not None:
+            self._place(rows, writer)
+
+    def _keep(self) -> Rows | None:
+        """Keep what was embedded and is not written yet, for the next run if need be."""
+        if not self._ready:
+            return None
+        ready, self._ready = self._ready, []
+        self.tally.embedded += len(ready)
+        rows = rows_of(ready)
+        self._parts.add(rows)
+        return rows
+
+    def _place(self, rows: Rows, writer: FeatureWriter) -> None:
         place = self._known.count + writer.summary.count
         writer.add(rows)
-        self._parts.add(rows)
-        self.contents.place(outcome.content.sha256, place)
+        for number, digest in enumerate(rows.content_sha256):
+            self.contents.place(digest.tobytes(), place + number)
 
     def _resolved(self, outcome: Outcome, writer: FeatureWriter) -> tuple[Outcome, Rows | None]:
         """An outcome with the vector of its twin, and the twin's row if an earlier run left it."""
         twin = outcome.twin
         if twin is None or outcome.content is None:
-            self.tally.embedded += outcome.reject is None
             return outcome, None
         like = None
         if twin.pending is not None:

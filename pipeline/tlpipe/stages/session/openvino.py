@@ -6,7 +6,6 @@ The only module that imports ``openvino``: an extra, loaded when it is asked for
 from __future__ import annotations
 
 import copy
-import os
 import threading
 from collections.abc import Mapping
 from functools import cached_property
@@ -17,6 +16,7 @@ import openvino
 
 from tlpipe.errors import BackboneError, DeviceError
 from tlpipe.execution import Execution
+from tlpipe.machine import usable_cores
 from tlpipe.stages.session.properties import properties_of
 
 if TYPE_CHECKING:
@@ -52,12 +52,13 @@ class OpenVinoNetwork:
 
     provider = NAME
     batch_sizes: tuple[int, ...]
+    lanes = 0
 
     def __init__(self, model: Path | bytes, execution: Execution) -> None:
         core = openvino.Core()
         if execution.precision == "bf16":
             _check_bf16(core)
-        threads = execution.threads or _usable_cores()
+        threads = execution.threads or usable_cores()
         # As many streams as callers, each of which computes on one core; callers come from outside.
         options = {
             "NUM_STREAMS": str(threads),
@@ -160,9 +161,3 @@ def _short(exc: Exception) -> str:
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
     told = [line for line in lines if not line.startswith("Exception from")] or lines
     return " ".join(told)[:500]
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -42,6 +42,7 @@ class OrtNetwork:
     """
 
     batch_sizes: tuple[int, ...]
+    lanes = 0
 
     def __init__(self, model: Path | bytes, execution: Execution) -> None:
         device = execution.device

@@ -1,4 +1,4 @@
-"""Says in what two feature files differ that determines their vectors."""
+"""Whether stored embeddings were made as new ones would be, and how they differ where not."""
 
 from __future__ import annotations
 
@@ -7,11 +7,25 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from tlpipe.stages.store import FeatureHeader
+from tlpipe.errors import StaleFeaturesError
+from tlpipe.stages.store import FeatureFile, FeatureHeader
 
 
-def backbone_name(header: FeatureHeader) -> str:
-    """What made the vectors, in short."""
+def check_fresh(file: FeatureFile, header: FeatureHeader, where: str) -> None:
+    """Refuse rows that were not made as those of `header` would be."""
+    old = file.header
+    if old.fingerprint == header.fingerprint:
+        return
+    differing = "; ".join(differences(old, header)) or "how tlpipe prepares networks"
+    raise StaleFeaturesError(
+        f"{where} holds embeddings of {_backbone_name(old)!r} (fingerprint"
+        f" {old.fingerprint[:12]}...), not of {_backbone_name(header)!r}"
+        f" ({header.fingerprint[:12]}...). They differ in: {differing}.",
+        hint="Choose another --output, embed as before, or start anew with --overwrite.",
+    )
+
+
+def _backbone_name(header: FeatureHeader) -> str:
     table = _table(header)
     return str(table.get("name", table.get("declared", "?")))
 
@@ -28,7 +42,7 @@ def _table(header: FeatureHeader) -> dict[str, Any]:
 def differences(old: FeatureHeader, new: FeatureHeader) -> list[str]:
     """What determines vectors and is not the same in two headers, each as "name: old -> new"."""
     if old.declared is not None or new.declared is not None:
-        return [f"backbone: {backbone_name(old)!r} -> {backbone_name(new)!r}"]
+        return [f"backbone: {_backbone_name(old)!r} -> {_backbone_name(new)!r}"]
     found = []
     before, after = (dict(_flat(_table(header), "")) for header in (old, new))
     for name in sorted(before.keys() | after.keys()):

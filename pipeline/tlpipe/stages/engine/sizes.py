@@ -1,0 +1,54 @@
+"""How many images go into a call of the network: measured on the first of them."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import threading
+from collections.abc import Sequence
+
+_TRIALS = 6  # per size, the first left out
+_WORTH = 0.98  # of the time of a likelier size, to be preferred to it
+
+
+class BatchSizes:
+    """Tries several sizes in turn, and then stays with the one whose images took least time.
+
+    Parameters
+    ----------
+    candidates : sequence of int
+        The likeliest first.
+    """
+
+    def __init__(self, candidates: Sequence[int]) -> None:
+        self._candidates = list(candidates)
+        self._lock = threading.Lock()
+        self._times: dict[int, list[float]] = {size: [] for size in candidates}
+        self._turns = itertools.cycle(candidates)
+        self.chosen: int | None = candidates[0] if len(candidates) == 1 else None
+
+    @property
+    def largest(self) -> int:
+        """Most images that a call may get."""
+        return self.chosen or max(self._candidates)
+
+    def next(self) -> int:
+        """Size of the next batch."""
+        return self.chosen or next(self._turns)
+
+    def took(self, size: int, elapsed_s: float) -> None:
+        """Say how long the call for a whole batch took."""
+        if self.chosen is not None or size not in self._times:
+            return
+        with self._lock:
+            self._times[size].append(elapsed_s / size)
+            if all(len(times) > _TRIALS for times in self._times.values()):
+                self.chosen = self._best()
+
+    def _best(self) -> int:
+        best, least = 0, float("inf")
+        for size in self._candidates:
+            usual = statistics.median(self._times[size][1:])
+            if usual < least * _WORTH:
+                best, least = size, usual
+        return best

@@ -1,0 +1,134 @@
+"""What one thread does with a batch: reads, decodes and infers it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tlpipe.seams import Network
+from tlpipe.stages.engine.loader import Fetched, Loader
+from tlpipe.stages.engine.sizes import BatchSizes
+from tlpipe.stages.engine.watch import Span, Watch
+from tlpipe.types import Content, Item, Outcome, Reason, Reject, Stage, Twin
+
+if TYPE_CHECKING:
+    from tlpipe.types import UInt8Array
+
+Settle = Callable[[bytes, "Outcome | BaseException"], None]
+"""Told what became of each content that was decoded, by its SHA-256; called from any thread."""
+
+Task = tuple[Item, Callable[[], Fetched]]
+"""An item, and what gives its content."""
+
+_Loaded = tuple["UInt8Array | Twin | Reject", Content | None]
+
+
+class Worker:
+    """Infers batches; called from several threads.
+
+    Parameters
+    ----------
+    loader : Loader
+    network : Network
+    settle : callable
+    watch : Watch
+    sizes : BatchSizes
+    """
+
+    def __init__(
+        self, loader: Loader, network: Network, settle: Settle, watch: Watch, sizes: BatchSizes
+    ) -> None:
+        self._loader, self._network, self._settle = loader, network, settle
+        self._watch, self._sizes = watch, sizes
+        self._stop = threading.Event()
+        self._own = threading.local()
+
+    def stop(self) -> None:
+        """Begin no more: nobody wants what is under way."""
+        self._stop.set()
+
+    def __call__(self, tasks: Sequence[Task]) -> list[Outcome]:
+        """Outcomes of a batch, in its order."""
+        loaded: list[_Loaded] = []
+        spans: list[Span] = []
+        thread = threading.get_ident()
+        try:
+            for item, fetched in tasks:
+                if self._stop.is_set():
+                    return []
+                loaded.append(self._load(item, fetched, spans, thread))
+            pixels = [found for found, _ in loaded if isinstance(found, np.ndarray)]
+            values = self._infer(pixels, spans, thread) if pixels else {}
+        except BaseException as exc:
+            for found, content in loaded:
+                if content is not None and not isinstance(found, Reject):
+                    self._settle(content.sha256, exc)
+            raise
+        self._watch.add(spans)
+        return self._outcomes([item for item, _ in tasks], loaded, values)
+
+    def _load(
+        self, item: Item, fetched: Callable[[], Fetched], spans: list[Span], thread: int
+    ) -> _Loaded:
+        start = time.perf_counter()
+        read = fetched()
+        stop = time.perf_counter()
+        spans.append(Span("read", start, stop, thread))
+        if isinstance(read, Reject):
+            return read, None
+        raw, content = read
+        found = self._loader.prepare(item, raw, content)
+        spans.append(Span("decode", stop, time.perf_counter(), thread))
+        return found, content
+
+    def _infer(self, pixels: list[UInt8Array], spans: list[Span], thread: int) -> dict[str, Any]:
+        start = time.perf_counter()
+        values = self._network.run(np.stack(pixels, out=self._buffer(pixels)))
+        stop = time.perf_counter()
+        spans.append(Span("infer", start, stop, thread, len(pixels)))
+        self._sizes.took(len(pixels), stop - start)
+        return values
+
+    def _buffer(self, pixels: list[UInt8Array]) -> UInt8Array:
+        """Memory for a batch, used again for the next one of this thread."""
+        shape = (max(len(pixels), self._sizes.largest), *pixels[0].shape)
+        if getattr(self._own, "shape", None) != shape:
+            self._own.buffer, self._own.shape = np.empty(shape, np.uint8), shape
+        buffer: UInt8Array = self._own.buffer
+        return buffer[: len(pixels)]
+
+    def _outcomes(
+        self, items: list[Item], loaded: list[_Loaded], values: dict[str, Any]
+    ) -> list[Outcome]:
+        broken = {
+            name: ~np.isfinite(value).reshape(len(value), -1).all(axis=1)
+            for name, value in values.items()
+        }
+        row = 0
+        outcomes: list[Outcome] = []
+        for item, (found, content) in zip(items, loaded, strict=True):
+            if isinstance(found, Reject):
+                outcomes.append(Outcome(item, reject=found))
+                continue
+            assert content is not None, "what was read has content"
+            if isinstance(found, Twin):
+                outcomes.append(Outcome(item, content, twin=found))
+                continue
+            names = [name for name, rows in broken.items() if rows[row]]
+            if names:
+                outcome = Outcome(item, reject=_non_finite(names, content))
+            else:
+                outcome = Outcome(item, content, {name: v[row] for name, v in values.items()})
+            row += 1
+            self._settle(content.sha256, outcome)
+            outcomes.append(outcome)
+        return outcomes
+
+
+def _non_finite(names: list[str], content: Content) -> Reject:
+    detail = f"The network gave NaN or infinity in {names}."
+    return Reject(Stage.BACKBONE, Reason.NON_FINITE, detail, content.stat)

@@ -1,0 +1,89 @@
+"""From an item to the pixels a network takes: the one path for training and serving."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tlpipe.stages.decode import decode, read_file
+from tlpipe.stages.engine import Fetched, Loader
+from tlpipe.stages.preprocess import check_decoder, default_decoder, preprocess, reduction
+from tlpipe.types import (
+    DECODERS,
+    EXACT_DECODER,
+    FAST_DECODER,
+    Content,
+    DecodeMode,
+    Item,
+    Preprocess,
+    Reason,
+    Reject,
+    Stage,
+)
+
+if TYPE_CHECKING:
+    from tlpipe.types import UInt8Array
+
+
+def decoder_of(mode: DecodeMode, begun: str | None = None) -> str:
+    """Mode of decoding and resizing (one of ``DECODERS``) that a user's choice stands for.
+
+    Parameters
+    ----------
+    mode : {"auto", "exact"}
+    begun : str, optional
+        That of a feature file which exists; "auto" follows it.
+    """
+    if mode == "exact":
+        return EXACT_DECODER
+    return begun if begun in DECODERS else default_decoder()
+
+
+def pixels_of(
+    size: tuple[int, int], spec: Preprocess, decoder: str
+) -> Callable[[bytes, Content], UInt8Array | Reject]:
+    """Function from the bytes of a file to its pixels.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Height and width of the pixels.
+    spec : Preprocess
+    decoder : str
+        One of ``DECODERS``.
+
+    Raises
+    ------
+    OptionError
+        This system cannot do it.
+    """
+    check_decoder(decoder)
+    reduce = None
+    if decoder == FAST_DECODER:
+
+        def reduce(image_size: tuple[int, int]) -> int:
+            return reduction(image_size, size, spec)
+
+    def pixels(raw: bytes, content: Content) -> UInt8Array | Reject:
+        picture = decode(raw, content.stat, reduce)
+        if isinstance(picture, Reject):
+            return picture
+        try:
+            return preprocess(picture, size, spec, decoder)
+        except MemoryError:  # a line of a hundred million pixels: its filter table is that long
+            width, height = picture.size
+            detail = f"Not enough memory to resize {width} x {height} pixels."
+            return Reject(Stage.DECODE, Reason.TOO_LARGE, detail, content.stat)
+
+    return pixels
+
+
+def fetch(item: Item) -> Fetched:
+    """Read the file of an item."""
+    return read_file(item.path)
+
+
+def loader(size: tuple[int, int], spec: Preprocess, decoder: str) -> Loader:
+    """What makes pixels of an item; the parameters are those of ``pixels_of``."""
+    pixels = pixels_of(size, spec, decoder)
+    return Loader(fetch, lambda item, raw, content: pixels(raw, content))

@@ -1,0 +1,85 @@
+"""Runs a network over a source: the engine, with progress and a trace of what it does."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+
+from tlpipe.machine import usable_cores
+from tlpipe.seams import Network
+from tlpipe.stages.decode import quiet_pillow
+from tlpipe.stages.engine import Loader, Plan, Settle, run
+from tlpipe.stages.trace import TraceFile
+from tlpipe.types import Item, Outcome, Progress, ProgressCallback
+from tlpipe.workflows.run_options import RunOptions
+
+
+class Reporter:
+    """Counts outcomes, and tells the progress.
+
+    Parameters
+    ----------
+    progress : callable or None
+    stage : str
+        What the progress calls this job.
+    total : int
+        N as surveyed.
+    """
+
+    def __init__(self, progress: ProgressCallback | None, stage: str, total: int) -> None:
+        self._progress, self._stage, self._total = progress, stage, total
+        self._done = self._rejects = 0
+        self._busy: dict[str, float] = {}
+
+    def busy(self, shares: dict[str, float]) -> None:
+        """Take note of what the threads are busy with."""
+        self._busy = shares
+
+    def count(self, *, reject: bool) -> None:
+        """Count one outcome."""
+        self._done += 1
+        self._rejects += reject
+        if self._progress is not None:
+            self._progress(
+                Progress(self._stage, self._done, self._total, self._rejects, self._busy)
+            )
+
+
+@contextlib.contextmanager
+def planned(
+    options: RunOptions, network: Network, report: Reporter, settle: Settle | None = None
+) -> Iterator[Plan]:
+    """How the engine runs; a trace is written until the context is left."""
+    workers = options.threads or usable_cores() + network.lanes
+    more = {} if settle is None else {"settle": settle}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(quiet_pillow())
+        trace = None
+        if options.profile is not None:
+            trace = stack.enter_context(TraceFile(options.profile))
+        yield Plan(workers, listener=trace, busy=report.busy, **more)
+
+
+def run_over(
+    items: Iterable[Item],
+    total: int,
+    network: Network,
+    load: Loader,
+    options: RunOptions,
+    progress: ProgressCallback | None,
+    stage: str,
+) -> Iterator[Outcome]:
+    """Outcomes of all items in order, with progress reported along the way.
+
+    Parameters
+    ----------
+    total : int
+        N as surveyed, for the progress.
+    stage : str
+        What the progress calls this job.
+    """
+    report = Reporter(progress, stage, total)
+    with planned(options, network, report) as plan:
+        for outcome in run(items, load, network, plan):
+            report.count(reject=outcome.reject is not None)
+            yield outcome
