@@ -7,7 +7,6 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +109,7 @@ def test_other_tools_read_what_is_written(features: Path, tmp_path: Path) -> Non
         assert arrays["classes"].tolist() == whole.classes
         assert arrays["labels"][3] == ""
         assert str(arrays["fingerprint"]) == whole.header.fingerprint
-        assert json.loads(str(arrays["header"]))["header"] == asdict(whole.header)
+        assert json.loads(str(arrays["header"]))["header"] == whole.header.to_attributes()
     tlpipe.export_features(features, tmp_path / "t.parquet")
     table = pq.read_table(tmp_path / "t.parquet")
     assert table.schema.field("embedding").type == pa.list_(pa.float32(), 8)

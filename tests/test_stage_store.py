@@ -118,7 +118,7 @@ def test_the_file_is_the_one_that_is_specified(tmp_path: Path) -> None:
             "format": "tlpipe-features",
             "format_version": 2,
             "seal": seal,
-            **vars(HEADER),
+            **HEADER.to_attributes(),
         }
         shapes = {
             name: (file[name].shape, file[name].dtype.str)

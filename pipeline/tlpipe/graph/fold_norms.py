@@ -12,8 +12,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from tlpipe.graph.index import Index, attribute, reads
+from tlpipe.graph.index import Index, attribute, opset_of, reads
 from tlpipe.graph.references import array_of
+from tlpipe.graph.tidy import converted
+
+_OLDEST_OPSET = 10
+"""The first with integer convolutions."""
 
 _EPSILON = 1e-5  # the default of ONNX's BatchNormalization
 
@@ -26,8 +30,11 @@ def fold_norms(model: onnx.ModelProto) -> onnx.ModelProto:
     model : onnx.ModelProto
         Not changed. Weights that only a folded pair reads are left out of what is given.
     """
-    folded = onnx.ModelProto()
-    folded.CopyFrom(model)
+    if opset_of(model) < _OLDEST_OPSET:
+        folded = converted(model, _OLDEST_OPSET)
+    else:
+        folded = onnx.ModelProto()
+        folded.CopyFrom(model)
     index = Index(folded.graph)
     readers = Counter(name for node in index.nodes for name in reads(node))
     readers.update(value.name for value in folded.graph.output)

