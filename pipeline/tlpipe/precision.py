@@ -7,7 +7,6 @@ Both are JSON texts in feature files; the calibration is in classifiers, too. Im
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -21,6 +20,10 @@ FLOORS: Mapping[Precision, float] = {"bf16": 0.998, "fp16": 0.999, "int8": 0.99}
 being told to. What was measured of EfficientNet-Lite0 is 0.9991 for bf16 and 0.996 for int8; a
 network that falls below has layers that do not stand it (int8 with one scale per tensor of weights:
 0.92)."""
+
+
+_FAR = 1e38
+"""No activation is as large; in float32 twice this is a number yet."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def read_calibration(text: str, where: str) -> Calibration | None:
             raise RecordError("it has no table 'ranges'")
         found = build(Calibration, table, "it")
         pairs = {name: (float(low), float(high)) for name, (low, high) in ranges.items()}
-        if not all(math.isfinite(x) for pair in pairs.values() for x in pair):
+        if not all(abs(x) < _FAR for pair in pairs.values() for x in pair):  # nor NaN
             raise RecordError("a range has no end")
         if not re.fullmatch("[0-9a-f]{64}", found.network):
             raise RecordError(f"its 'network' is {found.network[:70]!r}")

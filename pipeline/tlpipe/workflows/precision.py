@@ -266,9 +266,9 @@ class Arithmetic:
 
 
 class _NoImages:
-    """Stands for a network where not one image could be read to settle its precision with.
+    """Stands for a network where there was not one image to settle its precision with.
 
-    Then there is nothing to run, and embedding says why.
+    If none can be read there is nothing to run, and embedding says why.
     """
 
     provider = ""
@@ -276,10 +276,12 @@ class _NoImages:
     batch_sizes = (1,)
 
     def run(self, images: UInt8Array) -> dict[str, Any]:
-        """Refuse the image that can be read after all."""
+        """Refuse images that can be read after all."""
         raise SourceError(
-            "No image could be read when the run began, and now one can.",
-            hint="Run the same command again.",
+            "Not one image could be used to settle the precision: none could be read when the run"
+            " began, or the network gives NaN or infinity for all.",
+            hint="If images have come, run the same command again; with --precision fp32 each image"
+            " that is left out is listed with its reason.",
         )
 
 

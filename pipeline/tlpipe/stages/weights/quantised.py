@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tlpipe.card import Card
 from tlpipe.errors import BackboneError
+from tlpipe.files import whole_file
 from tlpipe.precision import Calibration
 from tlpipe.stages.weights.network import cached, prepared_file
 
@@ -39,7 +40,8 @@ def range_file(card: Card, open_graph: OpenGraph, path: Path) -> list[str]:
     from tlpipe.graph.quantise import range_network
 
     model, tensors = range_network(load_model(prepared_file(card, open_graph)))
-    write_model(model, path)
+    with whole_file(path) as temporary:
+        write_model(model, temporary)
     return tensors
 
 
