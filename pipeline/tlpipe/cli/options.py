@@ -216,8 +216,8 @@ def embedding_options(command: F) -> F:
             default="auto",
             show_default=True,
             help="exact: decode every pixel, resize with Pillow. auto: decode large JPEGs at a"
-            " fraction of their size and resize faster, which leaves embeddings as they are to a"
-            " cosine of 0.9999; or as the file that is updated was made.",
+            " fraction of their size and resize faster, with embeddings of a cosine of 0.9998 to"
+            " these; or as the file that is updated was made.",
         ),
     ):
         command = option(command)

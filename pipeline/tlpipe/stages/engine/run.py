@@ -72,23 +72,25 @@ def run(
     ahead = ReadAhead(loader.fetch, plan.workers)
     pool = ThreadPoolExecutor(plan.workers, thread_name_prefix="tlpipe")
     line: Line[T] = Line(plan.workers, lambda tasks: pool.submit(worker, tasks), sizes, ahead)
-    thread = threading.get_ident()
+
+    def handed(given: Outcome | T) -> Generator[Outcome | T, None, None]:
+        start = time.perf_counter()
+        yield given
+        watch.add([Span("write", start, time.perf_counter(), threading.get_ident())])
+
     try:
         for item in items:
             line.add(item)
             # What is done is given at once: whoever keeps it shall not lose it to a crash.
             while line.gives:
-                given = line.take()
-                start = time.perf_counter()
-                yield given
-                watch.add([Span("write", start, time.perf_counter(), thread)])
+                yield from handed(line.take())
             shares = watch.shares()
             if shares is not None:
                 ahead.adapt(shares["read"])
                 plan.busy(shares)
         line.finish()
         while line:
-            yield line.take()
+            yield from handed(line.take())
     finally:
         worker.stop()
         ahead.close()
