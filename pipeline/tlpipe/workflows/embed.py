@@ -199,7 +199,7 @@ def embed(
                 parts.remove()  # a run may have been cut short just before
                 return _as_it_was(output, source.survey, earlier.file, options)
             network = network_ahead.result()
-            header = continued(earlier.header, network.provider, earlier)
+            header = continued(header, network.provider, earlier)
             still_there = partial(check_still_there, source, earlier, found, update.max_gone)
             job = Job(source, earlier, card, network, options, found, still_there)
             if overwrite:
