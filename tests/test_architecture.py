@@ -50,9 +50,9 @@ OWNERS = {
     "threadpoolctl": {"stages/head.py"},
     "onnx": {"graph/"},
     "google": {"graph/"},
-    "PIL": {"stages/decode.py", "stages/preprocess.py", "stages/digits.py"},
+    "PIL": {"stages/decode.py", "stages/preprocess.py", "stages/digits.py", "stages/sample.py"},
     "cykooz_resizer": {"stages/preprocess.py"},
-    "rich": {"cli/show.py"},
+    "rich": {"cli/show.py", "cli/progress.py"},
     "click": {"cli/"},
     "filelock": {"stages/download/", "stages/store/lock.py"},
     "pyarrow": {"stages/tables/parquet.py"},
@@ -145,7 +145,7 @@ def test_help_loads_no_heavy_library() -> None:
     code = (
         "from tlpipe.cli.main import cli\n"
         "for line in ([], ['embed'], ['train-head'], ['models', 'export'], ['export'],\n"
-        "             ['import'], ['merge'], ['split']):\n"
+        "             ['import'], ['merge'], ['split'], ['doctor']):\n"
         "    try: cli([*line, '--help'])\n"
         "    except SystemExit as exit: assert exit.code == 0"
     )

@@ -89,7 +89,8 @@ def test_cuda_is_asked_for_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     network = open_network(b"", Execution("cuda"))
     assert network.provider == CUDA
-    assert session.asked[0] == (CUDA, {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"})
+    options = {"device_id": "0", "cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
+    assert session.asked == [(CUDA, options), CPU]
     assert session.no_fallback
     monkeypatch.setattr(choose, "gpu_count", lambda: 1)
     assert open_network(b"", Execution()).provider == CUDA
@@ -99,15 +100,17 @@ def test_cuda_is_asked_for_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("device", ["cuda", "auto"])
 def test_a_silent_fallback_is_an_error(device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "gpu_count", lambda: 2)
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libcublas."))
+    monkeypatch.setattr(
+        onnxruntime, "preload_dlls", lambda: print("Failed to load libcublas.so.13: No")
+    )
     monkeypatch.setattr(onnxruntime, "InferenceSession", FakeSession([CPU]))
     with pytest.raises(DeviceError) as caught:
         open_network(b"", Execution(device))
-    assert caught.value.message == (
-        "CUDA was asked for, but ONNX Runtime opened the network on CPUExecutionProvider:"
-        " Failed to load libcublas."
+    assert caught.value.message.startswith(
+        "--device cuda was asked for, but ONNX Runtime opened the network on CPUExecutionProvider."
     )
-    assert "use --device cpu" in caught.value.hint
+    assert "CUDAExecutionProvider lacks libraries: libcublas.so.13" in caught.value.message
+    assert "--device cpu" in caught.value.hint
 
 
 def test_a_wheel_without_cuda_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

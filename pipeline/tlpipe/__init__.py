@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from tlpipe.workflows.check import check_backbone as check_backbone
     from tlpipe.workflows.classify import ClassifyResult as ClassifyResult
     from tlpipe.workflows.classify import classify as classify
+    from tlpipe.workflows.doctor import Diagnosis as Diagnosis
+    from tlpipe.workflows.doctor import doctor as doctor
     from tlpipe.workflows.embed import EmbedResult as EmbedResult
     from tlpipe.workflows.embed import embed as embed
     from tlpipe.workflows.evaluate import EvaluateResult as EvaluateResult
@@ -76,6 +78,7 @@ _HOMES = {
     "remove_backbone": "workflows.own_cards",
     "Card": "card",
     "ClassifyResult": "workflows.classify",
+    "Diagnosis": "workflows.doctor",
     "EmbedResult": "workflows.embed",
     "EvaluateResult": "workflows.evaluate",
     "ExportResult": "workflows.export_features",
@@ -97,6 +100,7 @@ _HOMES = {
     "all_cards": "catalogue",
     "check_splits": "workflows.split",
     "classify": "workflows.classify",
+    "doctor": "workflows.doctor",
     "embed": "workflows.embed",
     "evaluate": "workflows.evaluate",
     "export_backbone": "workflows.models",

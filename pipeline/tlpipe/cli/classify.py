@@ -17,7 +17,8 @@ from tlpipe.cli.options import (
     run_options,
     source_argument,
 )
-from tlpipe.cli.show import counted, progress, say, show_metrics, show_rejects, show_survey
+from tlpipe.cli.progress import progress
+from tlpipe.cli.show import counted, say, show_metrics, show_rejects, show_survey
 from tlpipe.types import SPLIT_CHOICES
 
 

@@ -11,8 +11,9 @@ import click
 from tlpipe.cli.classify import classify_command
 from tlpipe.cli.embed import embed_command
 from tlpipe.cli.options import PATH
+from tlpipe.cli.progress import progress
 from tlpipe.cli.proof import verify_command
-from tlpipe.cli.show import progress, say
+from tlpipe.cli.show import say
 from tlpipe.cli.train import train_head_command
 from tlpipe.errors import OutputError
 from tlpipe.files import is_dir, is_file

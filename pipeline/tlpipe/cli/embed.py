@@ -12,8 +12,8 @@ from tlpipe.cli.options import (
     TOO_MANY_REJECTS,
     as_run_options,
     backbone_option,
+    embedding_options,
     found_backbone,
-    min_agreement_option,
     network_options,
     opened_source,
     output_option,
@@ -21,7 +21,8 @@ from tlpipe.cli.options import (
     source_argument,
     update_options,
 )
-from tlpipe.cli.show import counted, progress, say, show_rejects, show_survey
+from tlpipe.cli.progress import progress
+from tlpipe.cli.show import counted, say, show_rejects, show_survey
 
 
 @click.command("embed")
@@ -30,7 +31,7 @@ from tlpipe.cli.show import counted, progress, say, show_rejects, show_survey
 @backbone_option
 @network_options
 @run_options
-@min_agreement_option
+@embedding_options
 @update_options
 @click.pass_context
 def embed_command(

@@ -14,6 +14,7 @@ import click
 
 from tlpipe.cli.classify import classify_command, evaluate_command
 from tlpipe.cli.demo import demo_command
+from tlpipe.cli.doctor import doctor_command
 from tlpipe.cli.embed import embed_command
 from tlpipe.cli.features import export_command, import_command, merge_command
 from tlpipe.cli.look import inspect_command
@@ -31,7 +32,7 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Use a classifier": (classify_command, evaluate_command),
     "Feature files": (export_command, import_command, merge_command, split_command),
     "Prove and mend": (verify_command, repair_command),
-    "Look around": (inspect_command, models_group, demo_command),
+    "Look around": (inspect_command, models_group, doctor_command, demo_command),
 }
 
 

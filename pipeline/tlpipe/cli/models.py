@@ -21,7 +21,8 @@ from tlpipe.cli.options import (
     run_options,
     source_argument,
 )
-from tlpipe.cli.show import counted, progress, say, show_table
+from tlpipe.cli.progress import progress
+from tlpipe.cli.show import counted, say, show_table
 from tlpipe.cli.show_network import network_report, show_check, show_network
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tlpipe.execution import DEVICES, PRECISIONS, RUNTIMES
-from tlpipe.types import DEFAULT_BACKBONE, DEFAULT_SEED, POOLING_CHOICES
+from tlpipe.types import DECODE_MODES, DEFAULT_BACKBONE, DEFAULT_SEED, POOLING_CHOICES
 
 if TYPE_CHECKING:
     from tlpipe.card import Card
@@ -180,6 +180,13 @@ def run_options(command: F) -> F:
             help="Cores to use.  [default: all that this process may use]",
         ),
         click.option(
+            "--profile",
+            type=PATH,
+            metavar="FILE",
+            help="Write a trace (.json) of what each thread does: open it at ui.perfetto.dev or in"
+            " chrome://tracing.",
+        ),
+        click.option(
             "--allow-outside",
             type=PATH,
             metavar="FOLDER",
@@ -192,13 +199,29 @@ def run_options(command: F) -> F:
     return command
 
 
-min_agreement_option = click.option(
-    "--min-agreement",
-    type=click.FloatRange(0, 1),
-    metavar="COSINE",
-    help="Refuse a --precision whose embeddings agree less with those at fp32, as the mean over"
-    " images of the source; 0 takes anything.  [default: bf16 0.998, fp16 0.999, int8 0.99]",
-)
+def embedding_options(command: F) -> F:
+    """Options of every command that embeds images."""
+    for option in (
+        click.option(
+            "--min-agreement",
+            type=click.FloatRange(0, 1),
+            metavar="COSINE",
+            help="Refuse a --precision whose embeddings agree less with those at fp32, as the mean"
+            " over images of the source; 0 takes anything.  [default: bf16 0.998, fp16 0.999, int8"
+            " 0.99]",
+        ),
+        click.option(
+            "--decode",
+            type=click.Choice(DECODE_MODES),
+            default="auto",
+            show_default=True,
+            help="exact: decode every pixel, resize with Pillow. auto: decode large JPEGs at a"
+            " fraction of their size and resize faster, which leaves embeddings as they are to a"
+            " cosine of 0.9999; or as the file that is updated was made.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 def update_options(command: F) -> F:

@@ -6,43 +6,20 @@ error.
 
 from __future__ import annotations
 
-import contextlib
-import sys
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from tlpipe.execution import PRECISIONS
-
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress as Bar
 
     from tlpipe.stages.metrics import Metrics
     from tlpipe.stages.source import Survey
-    from tlpipe.types import Progress, ProgressCallback
 
-_LINE_EVERY_S = 10.0
-_SETTLED_S = 1.0  # until a rate means something
 _WIDTH_IN_A_PIPE = 200
 _MOST_COLUMNS = 20  # of a confusion matrix that is still readable
-
-_VERBS = {
-    "calibrate": "Calibrating",
-    "check": "Checking",
-    "download": "Downloading",
-    "embed": "Embedding",
-    "train-head": "Training the head",
-    "classify": "Classifying",
-    "evaluate": "Evaluating",
-    "render": "Rendering",
-    **{f"run at {precision}": f"Comparing, {precision}" for precision in PRECISIONS},
-}
-
-_UNITS = {"download": "bytes"}  # where it is not images that are counted
 
 
 def say(text: str) -> None:
@@ -90,109 +67,6 @@ def show_rejects(rejects: Counter[str], where: str) -> None:
     if rejects:
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in rejects.most_common())
         say(f"Rejected {rejects.total():,}: {reasons}. {where}")
-
-
-@contextlib.contextmanager
-def progress() -> Iterator[ProgressCallback]:
-    """Live progress on a terminal, a line now and then elsewhere."""
-    if not sys.stderr.isatty():
-        yield _Lines()
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-    )
-
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TextColumn("{task.fields[left]}"),
-        TextColumn("{task.fields[rejects]}"),
-        console=Console(stderr=True),
-    )
-    with bar:
-        live = _Live(bar)
-        yield live
-        live.close()
-
-
-def _rejects(count: int) -> str:
-    return f"{count:,} rejected" if count else ""
-
-
-class _Live:
-    """Feeds a progress bar; a new bar for each stage."""
-
-    def __init__(self, bar: Bar) -> None:
-        self._bar = bar
-        self._stage = ""
-        self._task: Any = None
-        self._start = 0.0
-
-    def __call__(self, at: Progress) -> None:
-        moment = time.monotonic()
-        if at.stage != self._stage:
-            self._stage, self._start = at.stage, moment
-            verb = _VERBS.get(at.stage, at.stage)
-            self._task = self._bar.add_task(verb, total=at.total, rate="", left="", rejects="")
-        elapsed = moment - self._start
-        if at.stage in _UNITS:
-            rate, left = _UNITS[at.stage], ""
-        elif at.total is None:
-            rate, left = "settings tried", ""
-        elif elapsed < _SETTLED_S and at.done < at.total:
-            rate, left = "", ""  # the first few tell nothing
-        else:
-            per_s = at.done / max(elapsed, 1e-9)
-            rate = f"{per_s:,.0f} images/s"
-            left = f"{(at.total - at.done) / per_s:,.0f} s left"
-        self._bar.update(
-            self._task, completed=at.done, rate=rate, left=left, rejects=_rejects(at.rejects)
-        )
-
-    def close(self) -> None:
-        """Show a stage of unknown length as done."""
-        for task in self._bar.tasks:
-            if task.total is None:
-                self._bar.update(task.id, total=task.completed)
-
-
-class _Lines:
-    """Writes a line every ten seconds."""
-
-    def __init__(self) -> None:
-        self._stage = ""
-        self._start = self._last = 0.0
-        self._done_at_start = 0
-
-    def __call__(self, at: Progress) -> None:
-        moment = time.monotonic()
-        if at.stage != self._stage:
-            self._stage, self._start, self._last = at.stage, moment, moment
-            self._done_at_start = at.done
-        if moment - self._last < _LINE_EVERY_S:
-            return
-        self._last = moment
-        rate = (at.done - self._done_at_start) / (moment - self._start)
-        parts = [f"{_VERBS.get(at.stage, at.stage)}: {at.done:,}"]
-        if at.stage in _UNITS:
-            parts[0] += (
-                f" of {at.total:,} {_UNITS[at.stage]}" if at.total else f" {_UNITS[at.stage]}"
-            )
-        elif at.total is None:
-            parts[0] += " settings tried"
-        else:
-            parts[0] += f" of {at.total:,}"
-            if rate > 0:
-                parts += [f"{rate:,.1f}/s", f"{(at.total - at.done) / rate:,.0f} s left"]
-        if at.rejects:
-            parts.append(_rejects(at.rejects))
-        say(", ".join(parts))
 
 
 def show_metrics(metrics: Metrics, classes: Sequence[str], judged_on: str) -> None:

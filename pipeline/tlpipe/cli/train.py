@@ -13,8 +13,8 @@ from tlpipe.cli.options import (
     TOO_MANY_REJECTS,
     as_run_options,
     backbone_option,
+    embedding_options,
     found_backbone,
-    min_agreement_option,
     network_options,
     opened_source,
     output_option,
@@ -23,7 +23,8 @@ from tlpipe.cli.options import (
     seed_option,
     source_argument,
 )
-from tlpipe.cli.show import progress, say, show_metrics, show_survey
+from tlpipe.cli.progress import progress
+from tlpipe.cli.show import say, show_metrics, show_survey
 
 
 @click.command("train-head")
@@ -58,7 +59,7 @@ def train_head_command(features: Path, output: Path, seed: int, overwrite: bool)
 @backbone_option
 @network_options
 @run_options
-@min_agreement_option
+@embedding_options
 @seed_option
 @overwrite_option
 @click.pass_context

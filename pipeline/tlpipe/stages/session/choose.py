@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 
 from tlpipe.errors import DeviceError, OptionError
 from tlpipe.execution import Device, Execution, Precision
-from tlpipe.stages.session.cuda import gpu_count
+from tlpipe.stages.session.gpus import gpu_count
+from tlpipe.stages.session.nvidia import open_on_gpus
 from tlpipe.stages.session.ort import OrtNetwork
 
 if TYPE_CHECKING:
     from tlpipe.seams import OpenedNetwork
 
 _OFFERED: dict[tuple[str, Precision], tuple[Device, ...]] = {
-    ("onnxruntime", "fp32"): ("cuda", "cpu"),
+    ("onnxruntime", "fp32"): ("cuda", "tensorrt", "cpu"),
+    ("onnxruntime", "fp16"): ("cuda", "tensorrt"),  # on a CPU it would be slower than fp32
     ("onnxruntime", "int8"): ("cpu",),
     ("openvino", "fp32"): ("cpu",),
     ("openvino", "bf16"): ("cpu",),
@@ -45,6 +47,8 @@ def open_network(model: Path | bytes, execution: Execution) -> OpenedNetwork:
         The file cannot be opened.
     """
     execution = settled(execution)
+    if execution.device != "cpu":
+        return open_on_gpus(model, execution)
     if execution.runtime == "onnxruntime":
         return OrtNetwork(model, execution)
     from tlpipe.stages.session.openvino import OpenVinoNetwork
@@ -73,7 +77,9 @@ def settled(execution: Execution) -> Execution:
         )
     device = execution.device
     if device == "auto":
-        device = "cuda" if "cuda" in devices and gpu_count() else "cpu"
+        # Where there is no GPU, but nothing else will do, opening on it says why.
+        on_gpu = "cuda" in devices and ("cpu" not in devices or gpu_count())
+        device = "cuda" if on_gpu else "cpu"
     return replace(execution, device=device, runtime=library)
 
 

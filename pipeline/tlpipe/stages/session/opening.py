@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +34,37 @@ def open_session(model: Path | bytes, providers: list[Any]) -> onnxruntime.Infer
     # splits each operator over the cores, since no thread ever waits for another.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
         session = onnxruntime.InferenceSession(
             model if isinstance(model, bytes) else _path(model),
             options,
             providers=providers,
             disabled_optimizers=WRONG_OPTIMIZERS,
+            # Else a provider that fails, now or in the middle of a run, is exchanged for another.
+            enable_fallback=0,
         )
-        # Else a provider that fails in the middle of a run is exchanged for the CPU, in silence.
         session.disable_fallback()
         return session
     except Exception as exc:  # ONNX Runtime's exceptions have no common base
         name = "The network" if isinstance(model, bytes) else f"{str(model)!r}"
         raise BackboneError(f"{name} cannot be opened by ONNX Runtime: {exc}") from exc
+
+
+def placement(session: Any) -> Counter[str]:
+    """How many of a network's operators each provider runs.
+
+    Empty where ONNX Runtime does not say, as before version 1.24. Source: onnxruntime pull request
+    #26781.
+    """
+    try:
+        parts = session.get_provider_graph_assignment_info()
+    except Exception:  # it has no such method, or refuses
+        return Counter()
+    counts: Counter[str] = Counter()
+    for part in parts:
+        counts[part.ep_name] += len(part.get_nodes())
+    return counts
 
 
 def _path(path: Path) -> str | bytes:
