@@ -156,7 +156,7 @@ def _read(path: Path) -> tuple[bytes, FileStat] | Reject:
         # Looked at before it is opened: opening a named pipe would wait for a writer.
         if not stat_module.S_ISREG(path.stat().st_mode):
             return Reject(Stage.SOURCE, Reason.UNREADABLE, "It is not a regular file.")
-        with path.open("rb") as stream:
+        with path.open("rb", buffering=0) as stream:
             found = os.fstat(stream.fileno())
             stat = FileStat(found.st_size, found.st_mtime_ns)
             if found.st_size > MAX_FILE_BYTES:

@@ -28,13 +28,21 @@ class BatchSizes:
         self.chosen: int | None = candidates[0] if len(candidates) == 1 else None
 
     @property
+    def first(self) -> int:
+        """The likeliest size."""
+        return self._candidates[0]
+
+    @property
     def largest(self) -> int:
         """Most images that a call may get."""
-        return self.chosen or max(self._candidates)
+        return max(self._candidates)
 
     def next(self) -> int:
         """Size of the next batch."""
-        return self.chosen or next(self._turns)
+        if self.chosen is not None:
+            return self.chosen
+        with self._lock:
+            return next(self._turns)
 
     def took(self, size: int, elapsed_s: float) -> None:
         """Say how long the call for a whole batch took."""

@@ -1,4 +1,4 @@
-"""What one thread does with a batch: reads, decodes and infers it."""
+"""What one thread does with a group of items: decodes them, and infers them in batches."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ Task = tuple[Item, Callable[[], Fetched]]
 """An item, and what gives its content."""
 
 _Loaded = tuple["UInt8Array | Twin | Reject", Content | None]
+_Inferred = tuple[dict[str, Any], list[str]]
 
 
 class Worker:
-    """Infers batches; called from several threads.
+    """Infers groups; called from several threads.
 
     Parameters
     ----------
@@ -52,7 +53,7 @@ class Worker:
         self._stop.set()
 
     def __call__(self, tasks: Sequence[Task]) -> list[Outcome]:
-        """Outcomes of a batch, in its order."""
+        """Outcomes of a group, in its order."""
         loaded: list[_Loaded] = []
         spans: list[Span] = []
         thread = threading.get_ident()
@@ -61,8 +62,7 @@ class Worker:
                 if self._stop.is_set():
                     return []
                 loaded.append(self._load(item, fetched, spans, thread))
-            pixels = [found for found, _ in loaded if isinstance(found, np.ndarray)]
-            values = self._infer(pixels, spans, thread) if pixels else {}
+            values = self._infer([p for p, _ in loaded if isinstance(p, np.ndarray)], spans, thread)
         except BaseException as exc:
             for found, content in loaded:
                 if content is not None and not isinstance(found, Reject):
@@ -85,30 +85,33 @@ class Worker:
         spans.append(Span("decode", stop, time.perf_counter(), thread))
         return found, content
 
-    def _infer(self, pixels: list[UInt8Array], spans: list[Span], thread: int) -> dict[str, Any]:
-        start = time.perf_counter()
-        values = self._network.run(np.stack(pixels, out=self._buffer(pixels)))
-        stop = time.perf_counter()
-        spans.append(Span("infer", start, stop, thread, len(pixels)))
-        self._sizes.took(len(pixels), stop - start)
-        return values
+    def _infer(self, pixels: list[UInt8Array], spans: list[Span], thread: int) -> list[_Inferred]:
+        """Values of each image, and the outputs in which they are not finite."""
+        inferred: list[_Inferred] = []
+        size = self._sizes.next()
+        while len(inferred) < len(pixels):
+            part = pixels[len(inferred) : len(inferred) + size]
+            start = time.perf_counter()
+            values = self._network.run(np.stack(part, out=self._buffer(part)))
+            stop = time.perf_counter()
+            spans.append(Span("infer", start, stop, thread, len(part)))
+            if len(part) == size:
+                self._sizes.took(size, stop - start)
+            inferred += _by_image(values, len(part))
+        return inferred
 
     def _buffer(self, pixels: list[UInt8Array]) -> UInt8Array:
-        """Memory for a batch, used again for the next one of this thread."""
-        shape = (max(len(pixels), self._sizes.largest), *pixels[0].shape)
+        """Memory for a call, used again for the next one of this thread."""
+        shape = (self._sizes.largest, *pixels[0].shape)
         if getattr(self._own, "shape", None) != shape:
             self._own.buffer, self._own.shape = np.empty(shape, np.uint8), shape
         buffer: UInt8Array = self._own.buffer
         return buffer[: len(pixels)]
 
     def _outcomes(
-        self, items: list[Item], loaded: list[_Loaded], values: dict[str, Any]
+        self, items: list[Item], loaded: list[_Loaded], inferred: list[_Inferred]
     ) -> list[Outcome]:
-        broken = {
-            name: ~np.isfinite(value).reshape(len(value), -1).all(axis=1)
-            for name, value in values.items()
-        }
-        row = 0
+        results = iter(inferred)
         outcomes: list[Outcome] = []
         for item, (found, content) in zip(items, loaded, strict=True):
             if isinstance(found, Reject):
@@ -118,15 +121,28 @@ class Worker:
             if isinstance(found, Twin):
                 outcomes.append(Outcome(item, content, twin=found))
                 continue
-            names = [name for name, rows in broken.items() if rows[row]]
-            if names:
-                outcome = Outcome(item, reject=_non_finite(names, content))
+            values, broken = next(results)
+            if broken:
+                outcome = Outcome(item, reject=_non_finite(broken, content))
             else:
-                outcome = Outcome(item, content, {name: v[row] for name, v in values.items()})
-            row += 1
+                outcome = Outcome(item, content, values)
             self._settle(content.sha256, outcome)
             outcomes.append(outcome)
         return outcomes
+
+
+def _by_image(values: dict[str, Any], count: int) -> list[_Inferred]:
+    """What the outputs (B, ...) hold of each image, and the names of those that are not finite."""
+    finite = {
+        name: np.isfinite(value).reshape(count, -1).all(axis=1) for name, value in values.items()
+    }
+    return [
+        (
+            {name: value[row] for name, value in values.items()},
+            [name for name, rows in finite.items() if not rows[row]],
+        )
+        for row in range(count)
+    ]
 
 
 def _non_finite(names: list[str], content: Content) -> Reject:
