@@ -18,11 +18,12 @@ from tlpipe.cli.options import (
     source_argument,
 )
 from tlpipe.cli.progress import progress
+from tlpipe.cli.sections import Sectioned
 from tlpipe.cli.show import counted, say, show_metrics, show_rejects, show_survey
 from tlpipe.types import SPLIT_CHOICES
 
 
-@click.command("classify")
+@click.command("classify", cls=Sectioned)
 @click.argument("classifier", type=PATH)
 @source_argument
 @output_option("The predictions to write: .csv or .jsonl.")
@@ -86,7 +87,7 @@ def classify_command(
         ctx.exit(TOO_MANY_REJECTS)
 
 
-@click.command("evaluate")
+@click.command("evaluate", cls=Sectioned)
 @click.argument("classifier", type=PATH)
 @source_argument
 @click.option(

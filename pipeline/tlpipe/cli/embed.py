@@ -22,10 +22,11 @@ from tlpipe.cli.options import (
     update_options,
 )
 from tlpipe.cli.progress import progress
+from tlpipe.cli.sections import Sectioned
 from tlpipe.cli.show import counted, say, show_rejects, show_survey
 
 
-@click.command("embed")
+@click.command("embed", cls=Sectioned)
 @source_argument
 @output_option("The feature file (.h5) to write.")
 @backbone_option

@@ -22,6 +22,7 @@ from tlpipe.cli.options import (
     source_argument,
 )
 from tlpipe.cli.progress import progress
+from tlpipe.cli.sections import Sectioned
 from tlpipe.cli.show import counted, say, show_table
 from tlpipe.cli.show_network import network_report, show_check, show_network
 
@@ -115,7 +116,7 @@ def inspect_network_command(file: Path, as_json: bool, **more: Any) -> None:
         show_network(network)
 
 
-@models_group.command("check")
+@models_group.command("check", cls=Sectioned)
 @click.argument("backbone", metavar="BACKBONE|FILE")
 @source_argument
 @network_options

@@ -24,6 +24,7 @@ from tlpipe.cli.options import (
     source_argument,
 )
 from tlpipe.cli.progress import progress
+from tlpipe.cli.sections import Sectioned
 from tlpipe.cli.show import say, show_metrics, show_survey
 
 
@@ -50,7 +51,7 @@ def train_head_command(features: Path, output: Path, seed: int, overwrite: bool)
     show_trained(result)
 
 
-@click.command("train")
+@click.command("train", cls=Sectioned)
 @source_argument
 @output_option(
     "The classifier (.onnx) to write; its features (.features.h5) and its report (.metrics.json)"
