@@ -16,7 +16,7 @@ from PIL import Image
 
 from tlpipe.stages import decode as module
 from tlpipe.stages.decode import decode, formats, quiet_pillow, read_file
-from tlpipe.types import Picture, Reason, Reject, Stage
+from tlpipe.types import FileStat, Picture, Reason, Reject, Stage
 
 RED, GREEN = (250, 10, 10), (10, 200, 30)
 
@@ -342,3 +342,64 @@ def test_odd_exif_beside_the_orientation_costs_nothing(tmp_path: Path) -> None:
     where, kind = (entry, b"\x01\x1a\x00\x07") if entry > 0 else (little, b"\x1a\x01\x07\x00")
     path.write_bytes(data[:where] + kind + data[where + 4 :])
     assert pixels(path).shape == (40, 20, 3)
+
+
+def quarter(size: tuple[int, int]) -> int:
+    return 4
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}], ids=str)
+def test_a_jpeg_may_be_decoded_smaller(mode: str, options: dict[str, Any]) -> None:
+    file = io.BytesIO()
+    halves().resize((1203, 805)).convert(mode).save(file, "JPEG", **options)
+    found = decode(file.getvalue(), FileStat(), quarter)
+    assert isinstance(found, Picture)
+    assert found.image.mode == "RGB"
+    assert (found.size, found.reduction, found.image.size) == ((1203, 805), 4, (301, 202))
+
+
+def test_a_photo_with_a_second_picture_may_be_decoded_smaller() -> None:
+    """As phones write them: the format is then MPO."""
+    file = io.BytesIO()
+    photo = halves().resize((1203, 805))
+    photo.save(file, "MPO", save_all=True, append_images=[photo.resize((20, 20))])
+    found = decode(file.getvalue(), FileStat(), quarter)
+    assert isinstance(found, Picture)
+    assert (found.reduction, found.image.size) == (4, (301, 202))
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "tiff", "bmp"])
+def test_other_formats_are_decoded_whole(kind: str) -> None:
+    file = io.BytesIO()
+    halves().resize((1203, 805)).save(file, kind)
+    found = decode(file.getvalue(), FileStat(), quarter)
+    assert isinstance(found, Picture)
+    assert (found.reduction, found.image.size) == (1, (1203, 805))
+
+
+def test_cmyk_is_decoded_whole() -> None:
+    file = io.BytesIO()
+    halves().resize((1203, 805)).convert("CMYK").save(file, "JPEG")
+    found = decode(file.getvalue(), FileStat(), quarter)
+    assert isinstance(found, Picture)
+    assert found.reduction == 1
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.6, 0.9])
+def test_a_jpeg_that_ends_early_is_found_at_any_scale(keep: float) -> None:
+    rng = np.random.default_rng(0)
+    file = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (800, 1200, 3), np.uint8)).save(file, "JPEG")
+    raw = file.getvalue()
+    for reduce in (None, quarter):
+        found = decode(raw[: int(keep * len(raw))], FileStat(), reduce)
+        assert isinstance(found, Reject)
+        assert found.reason is Reason.TRUNCATED
+
+
+def test_a_jpeg_of_one_pixel_stands_any_scale() -> None:
+    for size in ((1, 1), (1, 900), (900, 1), (7, 9)):
+        file = io.BytesIO()
+        Image.new("RGB", size).save(file, "JPEG")
+        assert isinstance(decode(file.getvalue(), FileStat(), lambda size: 1), Picture)

@@ -187,6 +187,8 @@ def embed(
         with earlier_runs(
             output, parts, header_for, overwrite=overwrite, rehash=update.rehash
         ) as earlier:
+            if not earlier.known.count and not arithmetic.unsettled:
+                network_ahead.start()
             found = _compared(source, earlier, network_ahead.start)
             if surveyed is not None:
                 surveyed(source.survey)

@@ -12,12 +12,7 @@ from tlpipe.stages.engine.sizes import BatchSizes
 from tlpipe.stages.engine.work import Task
 from tlpipe.types import Item, Outcome
 
-_GROUP = 8
-"""Items that a thread takes at once, if not more go into a call of the network: it decodes them all
-and then infers them all, since changing between the two costs cache (187 images/s became 193)."""
-
 _GROUPS_AHEAD = 4  # per worker; covers the wait for one slow image at the head of the line
-_SMALL_GROUPS = 2  # per worker, at the start: the first result shall not be long in coming
 _PASSING = 8  # per worker, of what is no item: it may be large
 
 T = TypeVar("T")
@@ -62,9 +57,8 @@ class Line(Generic[T]):
         self._workers, self._submit, self._ahead = workers, submit, ahead
         self._line: deque[_Group | T] = deque()  # a group stands in it once for each of its items
         self._passing = 0  # how much of it is no item
-        self._small, self._size = sizes.first, max(_GROUP, sizes.largest)
-        self._begun = 0
-        self._group = self._next_group()
+        self._sizes = sizes
+        self._group = _Group(sizes.group)
 
     def __len__(self) -> int:
         return len(self._line)
@@ -84,12 +78,7 @@ class Line(Generic[T]):
         """Have the last group worked on, as it is."""
         if self._group.tasks:
             self._group.result = self._submit(self._group.tasks)
-            self._group = self._next_group()
-
-    def _next_group(self) -> _Group:
-        self._begun += 1
-        early = self._begun <= _SMALL_GROUPS * self._workers
-        return _Group(self._small if early else self._size)
+            self._group = _Group(self._sizes.group)
 
     @property
     def gives(self) -> bool:
@@ -99,7 +88,7 @@ class Line(Generic[T]):
         first = self._line[0]
         if not isinstance(first, _Group) or first.done:
             return True
-        most = self._workers * _GROUPS_AHEAD * self._size + self._ahead.items
+        most = self._workers * _GROUPS_AHEAD * self._group.size + self._ahead.items
         waiting = len(self._line) - self._passing
         return waiting >= most or self._passing >= self._workers * _PASSING
 

@@ -57,6 +57,7 @@ class Worker:
         loaded: list[_Loaded] = []
         spans: list[Span] = []
         thread = threading.get_ident()
+        begun = time.perf_counter()
         try:
             for item, fetched in tasks:
                 if self._stop.is_set():
@@ -69,6 +70,7 @@ class Worker:
                     self._settle(content.sha256, exc)
             raise
         self._watch.add(spans)
+        self._sizes.group_took(len(tasks), time.perf_counter() - begun)
         return self._outcomes([item for item, _ in tasks], loaded, values)
 
     def _load(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NAME = "OpenVINO"
 _DEVICE = "CPU"
 
-OPENVINO_BATCH_SIZES = (4, 2, 8)
+OPENVINO_BATCH_SIZES = (4, 2)
 """Of EfficientNet-Lite0 in bf16, two threads, images/s: 282 at 1, 362 at 2, 374 at 4, 369 at 8.
 Shapes fixed beforehand gave up to 7 % more and would need a network in memory for each size."""
 

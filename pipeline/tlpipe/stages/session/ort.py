@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tlpipe.types import UInt8Array
 
 
-CPU_BATCH_SIZES = (4, 2, 1, 8)
+CPU_BATCH_SIZES = (4, 2, 1)
 """Larger batches fall out of the caches (FP32, 224 px: 237 images/s at 4, 198 at 32), smaller ones
 pay more calls; which is best differs between processors and networks."""
 
