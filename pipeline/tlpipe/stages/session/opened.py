@@ -1,4 +1,4 @@
-"""What every network in ONNX Runtime says of itself."""
+"""What every network says of itself, and how it fails."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ from tlpipe.errors import BackboneError
 from tlpipe.stages.session.opening import placement
 
 
-class Opened:
-    """Facts of an ONNX Runtime session, and the choice of its outputs.
+class Outputs:
+    """The choice of a network's outputs.
 
     Parameters
     ----------
-    session : onnxruntime.InferenceSession
+    names : list of str
+        Of all that it has.
     """
 
-    def __init__(self, session: Any) -> None:
-        self._session = session
-        self.provider: str = session.get_providers()[0]
-        self._input: str = session.get_inputs()[0].name
-        self._outputs = [output.name for output in session.get_outputs()]
+    def __init__(self, names: list[str]) -> None:
+        self._outputs = names
 
     def only(self, outputs: list[str]) -> Self:
         """Give the same network, computing these outputs alone.
@@ -38,6 +36,21 @@ class Opened:
         chosen = copy.copy(self)
         chosen._outputs = outputs
         return chosen
+
+
+class Opened(Outputs):
+    """Facts of an ONNX Runtime session, and the choice of its outputs.
+
+    Parameters
+    ----------
+    session : onnxruntime.InferenceSession
+    """
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self.provider: str = session.get_providers()[0]
+        self._input: str = session.get_inputs()[0].name
+        super().__init__([output.name for output in session.get_outputs()])
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -55,7 +68,7 @@ class Opened:
         return tuple(tuple(value.shape[1:]) for value in (*self._session.get_inputs(), *outputs))
 
 
-def failure(exc: Exception, shape: tuple[int, ...]) -> BackboneError:
+def failure(exc: Exception | str, shape: tuple[int, ...]) -> BackboneError:
     """What is raised where a network cannot be run on a batch of images of some shape."""
     return BackboneError(
         f"The network failed on a batch of shape {shape}: {exc}",

@@ -5,7 +5,6 @@ The only module that imports ``openvino``: an extra, loaded when it is asked for
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Mapping
 from functools import cached_property
@@ -17,6 +16,7 @@ import openvino
 from tlpipe.errors import BackboneError, DeviceError
 from tlpipe.execution import Execution
 from tlpipe.machine import usable_cores
+from tlpipe.stages.session.opened import Outputs, failure
 from tlpipe.stages.session.properties import properties_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 """Precision of what a graph has in floats. Left to itself OpenVINO takes bf16 where it can."""
 
 
-class OpenVinoNetwork:
+class OpenVinoNetwork(Outputs):
     """A network run by OpenVINO; ``run`` may be called from several threads at once.
 
     Parameters
@@ -77,23 +77,8 @@ class OpenVinoNetwork:
                 hint="ONNX Runtime may open it: --runtime onnxruntime.",
             ) from exc
         self.batch_sizes = (execution.batch_size,) if execution.batch_size else OPENVINO_BATCH_SIZES
-        self._outputs = self._output_names
+        super().__init__(self._output_names)
         self._own = threading.local()
-
-    def only(self, outputs: list[str]) -> OpenVinoNetwork:
-        """Give the same network, computing these outputs alone.
-
-        Raises
-        ------
-        BackboneError
-            The network has no such output.
-        """
-        missing = [name for name in outputs if name not in self._output_names]
-        if missing:
-            raise BackboneError(f"The network has no outputs {missing}, but {self._output_names}.")
-        chosen = copy.copy(self)
-        chosen._outputs = outputs
-        return chosen
 
     @cached_property
     def metadata(self) -> Mapping[str, str]:
@@ -132,11 +117,7 @@ class OpenVinoNetwork:
                 if name in self._outputs
             }
         except Exception as exc:  # OpenVINO raises RuntimeError and others
-            raise BackboneError(
-                f"The network failed on a batch of shape {images.shape}: {_short(exc)}",
-                hint="Where memory ran out, a smaller --batch-size helps; else its card may be"
-                " wrong.",
-            ) from exc
+            raise failure(_short(exc), images.shape) from exc
 
 
 def _check_bf16(core: openvino.Core) -> None:
