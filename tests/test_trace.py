@@ -136,3 +136,8 @@ def test_on_the_command_line(tmp_path: Path, tiny_card_path: Path) -> None:
     result = CliRunner().invoke(cli, command)
     assert result.exit_code == 0, result.output
     assert json.loads(trace.read_text())["traceEvents"]
+
+
+def test_a_trace_is_no_image_and_no_feature_file(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"must end in \.json"):
+        tlpipe.RunOptions(profile=tmp_path / "features.h5")

@@ -52,6 +52,11 @@ class RunOptions:
                 f"The way to decode {self.decode!r} is unknown.",
                 hint=f"Use one of {list(DECODE_MODES)}.",
             )
+        if self.profile is not None and self.profile.suffix != ".json":
+            raise OptionError(
+                f"The trace {str(self.profile)!r} must end in .json: it is a JSON file, and replaces"
+                " what is there."
+            )
         least = self.min_agreement
         if least is not None and not (isinstance(least, (int, float)) and 0 <= least <= 1):
             raise OptionError(f"min_agreement is {least!r}; it must be a cosine from 0 to 1.")
