@@ -54,8 +54,8 @@ class RunOptions:
             )
         if self.profile is not None and self.profile.suffix != ".json":
             raise OptionError(
-                f"The trace {str(self.profile)!r} must end in .json: it is a JSON file, and replaces"
-                " what is there."
+                f"The trace {str(self.profile)!r} must end in .json: it is a JSON file, and"
+                " replaces what is there."
             )
         least = self.min_agreement
         if least is not None and not (isinstance(least, (int, float)) and 0 <= least <= 1):
