@@ -24,9 +24,10 @@ from tlpipe.card import Card
 from tlpipe.stages.source import folder
 from tlpipe.stages.store import cursor, guard, known, layout, parts, read, structure, write
 from tlpipe.workflows import embed as workflow
+from tlpipe.workflows import update
 from tlpipe.workflows.run_options import RunOptions
 
-CHUNK_ROWS, SPAN_ROWS, BLOCK_ITEMS, PART_ROWS, MANY = 4, 8, 16, 5, 3
+CHUNK_ROWS, SPAN_ROWS, BLOCK_ITEMS, PART_ROWS, MANY, ROWS_AT_ONCE = 4, 8, 16, 5, 3, 2
 
 STEPS: dict[str, tuple[Any, str]] = {
     "open": (guard.GuardedFile, "__init__"),
@@ -60,6 +61,7 @@ def small_everything(change: Callable[[Any, str, int], None] = setattr) -> None:
             if hasattr(module, name):
                 change(module, name, value)
     change(folder, "BLOCK_ITEMS", BLOCK_ITEMS)
+    change(update, "ROWS_AT_ONCE", ROWS_AT_ONCE)
     change(parts, "PART_BYTES", PART_ROWS * 8 * 4)
 
 

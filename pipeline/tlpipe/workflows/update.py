@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from tlpipe.types import UInt8Array
 
 
-_ROWS_AT_ONCE = 16
+ROWS_AT_ONCE = 16
 """Rows that are written together: one by one costs 0.1 ms each, and those that wait are lost to a
 crash."""
 
@@ -203,7 +203,7 @@ class _Update:
             if outcome.values["embeddings"].shape != (self._job.card.output.dim,):
                 raise _other_dim(self._job.card, outcome)
             self._ready.append(outcome)
-            if len(self._ready) >= _ROWS_AT_ONCE:
+            if len(self._ready) >= ROWS_AT_ONCE:
                 self._flush(writer)
             return False
         self._flush(writer)
