@@ -228,6 +228,20 @@ def test_images_that_cannot_be_read_do_not_hinder(card: Card, tmp_path: Path) ->
     assert 0 < result.agreement.images < 20
 
 
+def test_one_image_among_many_that_cannot_be_read(card: Card, tmp_path: Path) -> None:
+    for at in range(5):
+        folder = tmp_path / str(at)
+        for number in range(5):
+            path = folder / f"{number}.png"
+            write_image(path, number)
+            if number != at:
+                path.write_bytes(b"")
+        result = embed(folder, tmp_path / f"{at}.h5", backbone=card, options=FORCED)
+        assert (result.count, result.rejects.total()) == (1, 4)
+        assert result.agreement is not None
+        assert (result.agreement.images, result.agreement.held_back) == (1, False)
+
+
 @pytest.mark.parametrize("precision", ["int8", "bf16"])
 def test_where_no_image_can_be_read_the_error_is_the_ordinary_one(
     card: Card, tmp_path: Path, precision: Any

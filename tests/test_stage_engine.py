@@ -321,3 +321,8 @@ def test_a_quota_of_the_older_control_groups_is_found(tmp_path: Path) -> None:
 def test_cores_are_no_more_than_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cpu_quota", lambda: 0.5)
     assert usable_cores() == 1
+
+
+def test_memory_is_for_the_images_there_are() -> None:
+    outcomes = list(outcomes_of(items(3), Fake(10**15)))
+    assert [outcome.values["value"] for outcome in outcomes] == [0, 1, 2]

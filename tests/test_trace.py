@@ -74,6 +74,23 @@ def test_a_trace_that_cannot_be_written_is_said_before_the_work(
     assert not (tmp_path / "f.h5").exists()
 
 
+def test_only_a_trace_is_written_over(tmp_path: Path, tiny_card: Card) -> None:
+    source = write_classes(tmp_path / "photos", 3)
+    image = next(source.rglob("*.png"))
+    content = image.read_bytes()
+    options = tlpipe.RunOptions(profile=image)
+    with pytest.raises(OutputError, match="exists and is no trace") as caught:
+        tlpipe.embed(source, tmp_path / "f.h5", backbone=tiny_card, options=options)
+    assert "--profile" in caught.value.hint
+    assert image.read_bytes() == content
+    trace = tmp_path / "trace.json"
+    trace.touch()
+    for _ in range(2):
+        with TraceFile(trace):
+            pass
+        assert json.loads(trace.read_text())["traceEvents"]
+
+
 def test_spans_come_from_many_threads(tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
 

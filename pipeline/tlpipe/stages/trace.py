@@ -19,6 +19,8 @@ from typing import Any, Protocol, Self, TextIO
 
 from tlpipe.errors import OutputError
 
+_BEGINNING = '{"displayTimeUnit": "ms", "traceEvents": ['
+
 
 class Timed(Protocol):
     """A stretch of time: the engine's ``Span``."""
@@ -53,12 +55,12 @@ class TraceFile:
     Parameters
     ----------
     path : pathlib.Path
-        It is replaced where it exists.
+        It is replaced where it is a trace already, or empty.
 
     Raises
     ------
     OutputError
-        It cannot be written.
+        It cannot be written, or it is a file that is no trace: it may be an image of the source.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,10 +73,17 @@ class TraceFile:
 
     def __enter__(self) -> Self:
         try:
+            if self._is_another():
+                raise OutputError(
+                    f"{str(self._path)!r} exists and is no trace: it is not written over.",
+                    hint="Choose another file for --profile.",
+                )
             self._stream = self._path.open("w", encoding="utf-8")
+        except OutputError:  # it is an OSError too
+            raise
         except (OSError, ValueError) as exc:
             raise self._unwritable(exc) from exc
-        self._write('{"displayTimeUnit": "ms", "traceEvents": [\n')
+        self._write(_BEGINNING + "\n")
         self._event({"name": "process_name", "ph": "M", "args": {"name": "tlpipe"}}, first=True)
         return self
 
@@ -107,6 +116,14 @@ class TraceFile:
             except OSError as error:
                 if exc is None:
                     raise self._unwritable(error) from error
+
+    def _is_another(self) -> bool:
+        """Whether it is a file that was no trace so far, and may be one that the run reads."""
+        if not self._path.is_file():
+            return False
+        with self._path.open("rb") as stream:
+            begun = stream.read(len(_BEGINNING))
+        return begun not in (b"", _BEGINNING.encode())
 
     def _thread(self, span: Timed) -> int:
         """Number of a thread in the trace; it is named when it is first met."""

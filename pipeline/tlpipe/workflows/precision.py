@@ -122,8 +122,10 @@ class Arithmetic:
             header = replace(header, calibration=self._calibration.to_json())
         header = replace(header, fingerprint=header.expected_fingerprint("the feature file"))
         agreement = self._agreement(comparing, used, progress)
+        if agreement is None and calibrating:
+            agreement = self._agreement(calibrating, set(), progress)
         if agreement is None:
-            agreement = self._agreement(calibrating or list(source.items()), set(), progress)
+            agreement = self._agreement(list(source.items()), set(), progress)
         if agreement is None:
             return header
         self._check(agreement)

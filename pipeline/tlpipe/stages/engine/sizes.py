@@ -52,11 +52,6 @@ class BatchSizes:
         """The likeliest size."""
         return self._candidates[0]
 
-    @property
-    def largest(self) -> int:
-        """Most images that a call may get."""
-        return max(self._candidates)
-
     def next(self) -> int:
         """Size of the next batch."""
         if self.chosen is not None:

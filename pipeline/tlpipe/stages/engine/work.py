@@ -104,10 +104,10 @@ class Worker:
 
     def _buffer(self, pixels: list[UInt8Array]) -> UInt8Array:
         """Memory for a call, used again for the next one of this thread."""
-        shape = (self._sizes.largest, *pixels[0].shape)
-        if getattr(self._own, "shape", None) != shape:
-            self._own.buffer, self._own.shape = np.empty(shape, np.uint8), shape
-        buffer: UInt8Array = self._own.buffer
+        buffer: UInt8Array | None = getattr(self._own, "buffer", None)
+        shape = pixels[0].shape
+        if buffer is None or len(buffer) < len(pixels) or buffer.shape[1:] != shape:
+            buffer = self._own.buffer = np.empty((len(pixels), *shape), np.uint8)
         return buffer[: len(pixels)]
 
     def _outcomes(
