@@ -163,6 +163,17 @@ def test_an_update_takes_the_ranges_over(
     assert result.agreement == read_agreement(before.agreement, "it")
 
 
+def test_another_floor_holds_for_a_file_that_exists(
+    int8: Trained, images: Path, card: Card, tmp_path: Path
+) -> None:
+    output = tmp_path / "f.h5"
+    shutil.copy(int8.features, output)
+    strict = replace(INT8, min_agreement=1.0)
+    with pytest.raises(BackboneError, match="at least 1 is asked for"):
+        embed(images, output, backbone=card, options=strict)
+    assert output.read_bytes() == int8.features.read_bytes()
+
+
 def test_an_interrupted_run_goes_on_with_its_ranges(
     images: Path, card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

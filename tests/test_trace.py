@@ -76,13 +76,19 @@ def test_a_trace_that_cannot_be_written_is_said_before_the_work(
 
 def test_only_a_trace_is_written_over(tmp_path: Path, tiny_card: Card) -> None:
     source = write_classes(tmp_path / "photos", 3)
-    image = next(source.rglob("*.png"))
+    image = next(source.rglob("*.png")).rename(source / "odd.json")
     content = image.read_bytes()
     options = tlpipe.RunOptions(profile=image)
     with pytest.raises(OutputError, match="exists and is no trace") as caught:
         tlpipe.embed(source, tmp_path / "f.h5", backbone=tiny_card, options=options)
     assert "--profile" in caught.value.hint
     assert image.read_bytes() == content
+    (tmp_path / "folder.json").mkdir()
+    with (
+        pytest.raises(OutputError, match="exists and is no trace"),
+        TraceFile(tmp_path / "folder.json"),
+    ):
+        pass
     trace = tmp_path / "trace.json"
     trace.touch()
     for _ in range(2):

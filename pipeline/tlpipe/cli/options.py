@@ -151,7 +151,8 @@ def run_options(command: F) -> F:
         click.option(
             "--batch-size",
             type=click.IntRange(min=1),
-            help="Images per call of the network.  [default: what suits the device]",
+            help="Images per call of the network; each thread holds as many in memory."
+            "  [default: what suits the device]",
         ),
         click.option(
             "--device",

@@ -118,9 +118,9 @@ class TraceFile:
                     raise self._unwritable(error) from error
 
     def _is_another(self) -> bool:
-        """Whether it is a file that was no trace so far, and may be one that the run reads."""
+        """Whether something is there that is no trace: it may be what the run reads."""
         if not self._path.is_file():
-            return False
+            return self._path.exists()  # a folder, or a pipe that nobody reads
         with self._path.open("rb") as stream:
             begun = stream.read(len(_BEGINNING))
         return begun not in (b"", _BEGINNING.encode())

@@ -19,7 +19,7 @@ from tlpipe.card import Card
 from tlpipe.errors import BackboneError, SourceError
 from tlpipe.execution import ON_CPU, Execution
 from tlpipe.files import cache_dir, make_folder
-from tlpipe.precision import FLOORS, Agreement, Calibration, read_calibration
+from tlpipe.precision import FLOORS, Agreement, Calibration, read_agreement, read_calibration
 from tlpipe.seams import Network
 from tlpipe.stages.session import open_graph, open_network, settled
 from tlpipe.stages.source import Source
@@ -109,6 +109,9 @@ class Arithmetic:
             As from ``embed``.
         """
         if not self.unsettled:
+            known = read_agreement(header.agreement, "the feature file")
+            if known is not None and self._options.min_agreement is not None:
+                self._check(replace(known, floor=self._options.min_agreement))
             return header
         calibrating, comparing = self._samples(source)
         used: set[bytes] = set()

@@ -31,8 +31,9 @@ class RunOptions:
         Most rejects that still count as success: a number, a fraction of all items (a float below
         1), or None for no limit.
     min_agreement : float or None
-        Where embedding at a reduced precision begins a file: least mean cosine to the embeddings at
-        FP32, from 0 to 1; None for the precision's own (``precision.FLOORS``).
+        At a reduced precision: least mean cosine to the embeddings at FP32, from 0 to 1. None for
+        the precision's own (``precision.FLOORS``) where a file is begun, and for what was accepted
+        then where one is updated.
     """
 
     device: Device = "auto"
