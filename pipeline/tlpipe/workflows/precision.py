@@ -26,22 +26,15 @@ from tlpipe.stages.source import Source
 from tlpipe.stages.store import FeatureHeader
 from tlpipe.stages.weights import calibrated, prepared_file, quantised_file, range_file
 from tlpipe.types import Item, Outcome, ProgressCallback
-from tlpipe.workflows.common import spread
 from tlpipe.workflows.pixels import decoder_of, loader
 from tlpipe.workflows.run_options import RunOptions
 from tlpipe.workflows.running import run_over
+from tlpipe.workflows.samples import CALIBRATION_IMAGES, HELD_BACK_IMAGES, samples
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tlpipe.types import UInt8Array
-
-CALIBRATION_IMAGES = 128
-"""EfficientNet-Lite0 on photos of clothing: the mean cosine is the same to the third digit with 32,
-64 and 128 images. More images cost 25 ms each and cover more of what the source holds."""
-
-HELD_BACK_IMAGES = 200
-"""Images that are compared: the 1st percentile is then that of the two worst."""
 
 
 class Arithmetic:
@@ -113,7 +106,7 @@ class Arithmetic:
             if known is not None and self._options.min_agreement is not None:
                 self._check(replace(known, floor=self._options.min_agreement))
             return header
-        calibrating, comparing = self._samples(source)
+        calibrating, comparing = samples(source, calibrate=self._is_int8)
         used: set[bytes] = set()
         if self._is_int8:
             found = self._calibrate(calibrating, progress)
@@ -152,20 +145,6 @@ class Arithmetic:
         if self._calibration is None:
             raise AssertionError("a network is calibrated before it is quantised")
         return quantised_file(self._card, self._calibration, open_graph)
-
-    def _samples(self, source: Source) -> tuple[list[Item], list[Item]]:
-        """Items to calibrate with and to compare, spread over all of a source."""
-        wanted = CALIBRATION_IMAGES if self._is_int8 else 0
-        total = wanted + HELD_BACK_IMAGES
-        sample = list(spread(source, total))
-        share = max(1, len(sample) * wanted // total) if wanted else 0
-        # By turns, so that both are spread alike.
-        turns = [i * share // len(sample) for i in range(len(sample) + 1)]
-        calibrating = [turns[i] != turns[i + 1] for i in range(len(sample))]
-        return (
-            [item for item, first in zip(sample, calibrating, strict=True) if first],
-            [item for item, first in zip(sample, calibrating, strict=True) if not first],
-        )
 
     def _run(
         self,
