@@ -39,7 +39,7 @@ from tlpipe.stages.source import Source
 from tlpipe.stages.weights import prepared_file
 from tlpipe.types import DEFAULT_BACKBONE, Content, FileStat, Item, Reject
 from tlpipe.workflows.backbones import find_backbone
-from tlpipe.workflows.common import opened
+from tlpipe.workflows.common import opened, spread
 from tlpipe.workflows.pixels import decoder_of, loader, pixels_of
 
 _SAMPLE = 64  # images of a source that are timed
@@ -192,7 +192,7 @@ def _loads(source: Source | str | Path | None, card: Card) -> _Loads:
         return _Loads([call], f"a photo made up, {WIDTH} x {HEIGHT}")
     found, load = opened(source), loader(*how)
     count = found.survey.count
-    items = list(found.items())[:: max(1, count // _SAMPLE)][:_SAMPLE]
+    items = list(spread(found, _SAMPLE))
     if not items:
         raise SourceError(f"{str(found.path)!r} holds no images.", hint="Name another SOURCE.")
     calls = [functools.partial(_load, load, item) for item in items]

@@ -47,17 +47,19 @@ class Reporter:
 
 @contextlib.contextmanager
 def planned(
-    options: RunOptions, network: Network, report: Reporter, settle: Settle | None = None
+    options: RunOptions,
+    network: Network,
+    report: Reporter,
+    settle: Settle = lambda digest, result: None,
 ) -> Iterator[Plan]:
     """How the engine runs; a trace is written until the context is left."""
     workers = options.threads or usable_cores() + network.lanes
-    more = {} if settle is None else {"settle": settle}
     with contextlib.ExitStack() as stack:
         stack.enter_context(quiet_pillow())
         trace = None
         if options.profile is not None:
             trace = stack.enter_context(TraceFile(options.profile))
-        yield Plan(workers, listener=trace, busy=report.busy, **more)
+        yield Plan(workers, settle, trace, report.busy)
 
 
 def run_over(

@@ -8,11 +8,11 @@ does not grow with their number.
 Takes items, a loader and a ``Network``; gives outcomes. Imports ``seams``, ``types`` and NumPy.
 
 run    -> runs a network over a stream of items
-line   -> what is under way, and the order in which it comes out
-work   -> what one thread does with a batch
+line   -> what is under way, in groups, and the order in which it comes out
+work   -> what one thread does with a group of items
 loader -> what the engine is given to make pixels of an item
 ahead  -> reads slow files before they are needed
-sizes  -> how many images go into a call
+sizes  -> how many images go into a call, and into a group
 watch  -> what the threads spend their time on
 """
 

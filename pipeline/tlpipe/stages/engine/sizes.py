@@ -38,7 +38,7 @@ class BatchSizes:
     @property
     def group(self) -> int:
         """Number of items that a thread shall take at once."""
-        batch = self.chosen or self.first
+        batch = self.chosen or self._candidates[0]
         if self._image_s is None:  # the first result shall not be long in coming
             return batch
         return max(batch, min(_GROUP, round(_GROUP_S / self._image_s)))
@@ -46,11 +46,6 @@ class BatchSizes:
     def group_took(self, count: int, elapsed_s: float) -> None:
         """Say how long the work on some items took in all."""
         self._image_s = max(elapsed_s / count, 1e-6)
-
-    @property
-    def first(self) -> int:
-        """The likeliest size."""
-        return self._candidates[0]
 
     def next(self) -> int:
         """Size of the next batch."""

@@ -8,7 +8,7 @@ A device is never exchanged for another: after a session is made, the provider i
 compared with the one asked for.
 
 choose      -> what runs a network, by device, precision and library
-opening     -> every session of ONNX Runtime is opened here
+opening     -> every session of ONNX Runtime that runs networks is opened here
 opened      -> what a session says of its network
 ort         -> a network that runs on the CPU
 gpus        -> what the driver says of NVIDIA GPUs
