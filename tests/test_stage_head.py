@@ -11,8 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tlpipe.stages import head as module
 from tlpipe.stages.head import Head, train
+from tlpipe.stages.head.training import NEGLIGIBLE
 from tlpipe.stages.metrics import measure
 
 
@@ -65,7 +65,7 @@ def test_the_least_log_loss_is_chosen_and_bracketed() -> None:
     head, _, _ = trained(3)
     best = min(head.trials, key=lambda trial: trial.log_loss)
     (chosen,) = [t for t in head.trials if (t.scaling, t.c) == (head.scaling, head.c)]
-    assert chosen.log_loss <= best.log_loss + 2 * module.NEGLIGIBLE
+    assert chosen.log_loss <= best.log_loss + 2 * NEGLIGIBLE
     for scaling in ("raw", "standardised"):
         tried = sorted((t.c, t.log_loss) for t in head.trials if t.scaling == scaling)
         losses = [loss for _, loss in tried]
@@ -99,7 +99,7 @@ def test_the_same_data_give_the_same_weights() -> None:
 
 
 def test_a_solver_that_stops_early_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MAX_ITERATIONS", 1)
+    monkeypatch.setattr("tlpipe.stages.head.training._MAX_ITERATIONS", 1)
     assert not trained(3)[0].converged
 
 

@@ -49,6 +49,21 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """What the chosen setting says of rows that did not train it, in cross-validation.
+
+    Attributes
+    ----------
+    rows : array (M,) of int
+        Row numbers; each row that was held out once.
+    logits : float64 array (M, K)
+    """
+
+    rows: NDArray[np.intp]
+    logits: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Head:
     """A trained last layer: ``softmax(vectors @ weights + bias)``.
 
@@ -65,6 +80,8 @@ class Head:
     probabilities : callable
         scikit-learn's own probabilities (N, K) for raw embeddings (N, D): what an exported head is
         compared with.
+    held_out : HeldOut
+        Of the chosen setting: for whatever must be set on rows that did not train.
     """
 
     weights: NDArray[np.float64]
@@ -74,6 +91,7 @@ class Head:
     trials: list[Trial]
     converged: bool
     probabilities: Callable[[Float32Array], NDArray[np.float64]]
+    held_out: HeldOut
 
 
 def train(
@@ -100,6 +118,7 @@ def train(
     with _one_pool():
         trials: list[Trial] = []
         candidates: list[Trial] = []
+        held_out: dict[Scaling, HeldOut] = {}
         for scaling in _START:
             search = _Search(vectors, labels, folds, scaling)
             for trial in search.run():
@@ -108,8 +127,9 @@ def train(
                     progress(len(trials))
             exponent = search.best()
             candidates.append(Trial(scaling, 10.0**exponent, search.losses[exponent]))
+            held_out[scaling] = search.held_out(exponent)
         best = min(candidates, key=lambda trial: trial.log_loss)
-        return _final(vectors[fit], labels[fit], best, trials)
+        return _final(vectors[fit], labels[fit], best, trials, held_out[best.scaling])
 
 
 @dataclass
@@ -121,6 +141,7 @@ class _Search:
     folds: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]
     scaling: Scaling
     losses: dict[float, float] = field(default_factory=dict)  # log10 C: log loss
+    _logits: dict[float, list[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._scaled = []
@@ -139,6 +160,10 @@ class _Search:
         least = min(self.losses.values())
         return min(e for e, loss in self.losses.items() if loss <= least + NEGLIGIBLE)
 
+    def held_out(self, exponent: float) -> HeldOut:
+        rows = np.concatenate([held for _, held in self.folds])
+        return HeldOut(rows, np.concatenate(self._logits[exponent]))
+
     def run(self) -> Iterator[Trial]:
         exponent = _START[self.scaling]
         yield self._try(exponent)
@@ -155,7 +180,10 @@ class _Search:
         for (rows, held), (train_x, held_x) in zip(self.folds, self._scaled, strict=True):
             model = _solver(10.0**exponent)
             _quietly(model, train_x, self.labels[rows])
-            chosen = model.predict_proba(held_x)[np.arange(held.size), self.labels[held]]
+            probabilities = model.predict_proba(held_x)
+            logits = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+            self._logits.setdefault(exponent, []).append(logits)
+            chosen = probabilities[np.arange(held.size), self.labels[held]]
             total -= float(np.log(np.maximum(chosen, np.finfo(np.float64).tiny)).sum())
             count += held.size
         self.losses[exponent] = total / count
@@ -189,7 +217,9 @@ def _quietly(model: LogisticRegression, x: Any, y: Any) -> bool:
     return not any(issubclass(w.category, ConvergenceWarning) for w in caught)
 
 
-def _final(vectors: Float32Array, labels: Any, best: Trial, trials: list[Trial]) -> Head:
+def _final(
+    vectors: Float32Array, labels: Any, best: Trial, trials: list[Trial], held_out: HeldOut
+) -> Head:
     """Train in float64, and fold the scaling into weights and bias."""
     exact = vectors.astype(np.float64)
     mean, scale = _scale(exact, best.scaling)
@@ -212,6 +242,7 @@ def _final(vectors: Float32Array, labels: Any, best: Trial, trials: list[Trial])
         trials=trials,
         converged=converged,
         probabilities=lambda raw: model.predict_proba((raw.astype(np.float64) - mean) / scale),
+        held_out=held_out,
     )
 
 
