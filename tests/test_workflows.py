@@ -298,7 +298,7 @@ def test_a_disagreeing_export_is_not_written(
         return original(network, weights * 1.5, *rest)
 
     monkeypatch.setattr(train_head_module, "join_head", wrong)
-    with pytest.raises(ExportError, match="differ from scikit-learn's by"):
+    with pytest.raises(ExportError, match="differ from the trained head's by"):
         tlpipe.train_head(trained.features, tmp_path / "c.onnx")
     assert list(tmp_path.iterdir()) == []
 

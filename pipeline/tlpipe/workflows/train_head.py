@@ -23,7 +23,7 @@ from tlpipe.graph.head import join_head
 from tlpipe.graph.io import load_model, write_model
 from tlpipe.precision import read_calibration
 from tlpipe.stages.classifier import ClassifierInfo
-from tlpipe.stages.head import Head, train
+from tlpipe.stages.head import Head, HeadOptions, train
 from tlpipe.stages.metrics import Metrics, measure
 from tlpipe.stages.report import write_report
 from tlpipe.stages.session import open_graph, open_network
@@ -36,8 +36,8 @@ from tlpipe.workflows.common import now
 from tlpipe.workflows.notices import notices_of
 
 PARITY = 1e-4
-"""Largest difference of a probability between the written file (float32) and scikit-learn
-(float64) to accept."""
+"""Largest difference of a probability between the written file (float32) and the head as it was
+trained (float64) to accept."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class TrainResult:
     metrics : Metrics
         What held-out data say of it.
     parity : float
-        Largest difference of a probability between the file and scikit-learn.
+        Largest difference of a probability between the file and the head as it was trained.
     notices : list of str
         What a user would want to know.
     """
@@ -115,7 +115,7 @@ def train_head(
     WeightsError
         The backbone's pretrained weights cannot be had.
     ExportError
-        The joined file disagrees with scikit-learn; nothing is written.
+        The joined file disagrees with the head as it was trained; nothing is written.
     OutputError
         An output cannot be written.
     """
@@ -131,7 +131,8 @@ def train_head(
         if progress is not None:
             progress(Progress("train-head", count, None, 0))
 
-    head = train(data.vectors, data.labels, plan.fit, plan.folds, tried)
+    options = HeadOptions(scalings=("raw", "standardised"))
+    head = train(data.vectors, data.labels, plan.fit, plan.folds, options, tried)
     judged = head.probabilities(data.vectors[plan.judge])
     metrics = measure(judged, data.labels[plan.judge], data.classes)
     training = _training(data, plan, head, seed)
@@ -170,7 +171,7 @@ def train_head(
         training,
         metrics,
         parity,
-        notices_of(data, plan, head, training),
+        notices_of(data, plan),
     )
 
 
@@ -215,16 +216,17 @@ def _training(data: Features, plan: Plan, head: Head, seed: int) -> dict[str, An
         "seed": seed,
         "scaling": head.scaling,
         "C": head.c,
-        "converged": head.converged,
+        "temperature": head.temperature,
+        "gap": head.gap,
         "trials": [asdict(trial) for trial in head.trials],
     }
 
 
 def _check_parity(classifier: Path, prepared: Path, head: Head) -> float:
-    """Compare the joined file with the backbone alone and with scikit-learn.
+    """Compare the joined file with the backbone alone and with the head as it was trained.
 
     The file is run on four images of noise; its embeddings must be those of the prepared
-    backbone by itself, its probabilities those that scikit-learn gives for them.
+    backbone by itself, its probabilities those that the head gives for them in float64.
 
     Returns
     -------
@@ -244,7 +246,7 @@ def _check_parity(classifier: Path, prepared: Path, head: Head) -> float:
     difference = float(np.abs(ours["probabilities"] - expected).max())
     if not difference <= PARITY:
         raise ExportError(
-            f"The classifier's probabilities differ from scikit-learn's by {difference:.2g}"
+            f"The classifier's probabilities differ from the trained head's by {difference:.2g}"
             f" (at most {PARITY:g} is accepted); it was not written."
         )
     return difference
