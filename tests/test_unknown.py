@@ -388,7 +388,8 @@ def test_every_operator_of_a_head_has_tlpipes_name_and_every_head_is_another() -
 def test_arrays_that_do_not_fit_are_refused(name: str) -> None:
     vectors, labels = clusters(3, 40, 20)
     model = fitted(vectors, labels)
-    wrong = replace(model, **{name: getattr(model, name)[:-1]})
+    array = getattr(model, name)
+    wrong = replace(model, **{name: array[:, :-1] if name == "centres" else array[:-1]})
     with pytest.raises(ValueError, match=f"The {name} of the unknown has the shape"):
         head_alone(layer(20, 3), wrong, None, {})
     with pytest.raises(ValueError, match="The bias has the shape"):

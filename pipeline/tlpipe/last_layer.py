@@ -36,6 +36,7 @@ class Novelty:
         Orthonormal columns.
     whiten : float32 array (R, R)
     centres : float32 array (K, R)
+        One for all classes where images may have several labels.
     noise : float
         Standard deviation of each dimension of what remains; more than 0.
     threshold : float

@@ -104,7 +104,7 @@ def head_constants(
     if layer.normalise or novelty is not None:
         constants = {**constants, "ones": np.ones((dim, 1)), "tiny": np.array([TINY])}
     if novelty is not None:
-        constants = {**constants, **_novelty_constants(novelty, dim, classes)}
+        constants = {**constants, **_novelty_constants(novelty, dim)}
     if set_threshold is not None:
         constants = {**constants, "least": np.array([set_threshold])}
     found: dict[str, NDArray[Any]] = {
@@ -117,13 +117,13 @@ def head_constants(
     return {HEAD_PREFIX + name: array for name, array in found.items()}
 
 
-def _novelty_constants(novelty: Novelty, dim: int, classes: int) -> Mapping[str, Any]:
+def _novelty_constants(novelty: Novelty, dim: int) -> Mapping[str, Any]:
     rank = novelty.basis.shape[1]
     shapes = {
         "mean": (novelty.mean, (dim,)),
         "basis": (novelty.basis, (dim, rank)),
         "whiten": (novelty.whiten, (rank, rank)),
-        "centres": (novelty.centres, (classes, rank)),
+        "centres": (novelty.centres, (len(novelty.centres), rank)),
     }
     for name, (array, shape) in shapes.items():
         if array.shape != shape:

@@ -33,7 +33,7 @@ from tlpipe.stages.weights import prepared_file, quantised_file, weight_files
 from tlpipe.types import DECODERS, DEFAULT_SEED, Progress, ProgressCallback
 from tlpipe.version import __version__
 from tlpipe.workflows.common import now
-from tlpipe.workflows.knowing import knowing_of
+from tlpipe.workflows.knowing import Knowing, knowing_of
 from tlpipe.workflows.notices import notices_of
 
 PARITY = 1e-4
@@ -168,7 +168,7 @@ def train_head(
     )
     with whole_file(output) as temporary:
         write_model(joined, temporary)
-        parity = _check_parity(temporary, prepared, head)
+        parity = _check_parity(temporary, prepared, head, knowing)
     report = {"classes": data.classes, "training": training, "metrics": metrics.to_dict()}
     write_report(report_path, report)
     return TrainResult(
@@ -229,7 +229,7 @@ def _training(data: Features, plan: Plan, head: Head, seed: int) -> dict[str, An
     }
 
 
-def _check_parity(classifier: Path, prepared: Path, head: Head) -> float:
+def _check_parity(classifier: Path, prepared: Path, head: Head, knowing: Knowing) -> float:
     """Compare the joined file with the backbone alone and with the head as it was trained.
 
     The file is run on four images of noise; its embeddings must be those of the prepared
@@ -249,6 +249,7 @@ def _check_parity(classifier: Path, prepared: Path, head: Head) -> float:
         raise ExportError(
             "The classifier's embeddings are not those of the backbone alone; it was not written."
         )
+    knowing.check(ours)
     expected = head.probabilities(ours["embeddings"])
     difference = float(np.abs(ours["probabilities"] - expected).max())
     if not difference <= PARITY:
