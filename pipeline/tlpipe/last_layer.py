@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 HeadActivation = Literal["softmax", "sigmoid"]
 
-TINY = 1e-20
+TINY = 1e-37
 """Is added to the length of an embedding before it is divided by it: zeros stay zeros."""
 
 
