@@ -33,6 +33,7 @@ from tlpipe.stages.weights import prepared_file, quantised_file, weight_files
 from tlpipe.types import DECODERS, DEFAULT_SEED, Progress, ProgressCallback
 from tlpipe.version import __version__
 from tlpipe.workflows.common import now
+from tlpipe.workflows.knowing import Knowing, knowing_of
 from tlpipe.workflows.notices import notices_of
 
 PARITY = 1e-4
@@ -144,6 +145,7 @@ def train_head(
     else:  # what is served must be what made the embeddings
         prepared = quantised_file(card, calibration, open_graph)
     network = load_model(prepared)
+    knowing = knowing_of(data, plan, head)
     info = ClassifierInfo(
         classes=tuple(data.classes),
         image_size=card.image_size,
@@ -158,12 +160,15 @@ def train_head(
         decoder=data.header.decoder,
         backbone_digest=weights_digest(network),
         calibration=data.header.calibration,
+        unknown=knowing.unknown,
+        sets=knowing.sets,
     )
-    weights, bias = head.weights.astype(np.float32), head.bias.astype(np.float32)
-    joined = join_head(network, weights, bias, info.to_metadata())
+    joined = join_head(
+        network, head.layer(), knowing.novelty, knowing.set_threshold, info.to_metadata()
+    )
     with whole_file(output) as temporary:
         write_model(joined, temporary)
-        parity = _check_parity(temporary, prepared, head)
+        parity = _check_parity(temporary, prepared, head, knowing)
     report = {"classes": data.classes, "training": training, "metrics": metrics.to_dict()}
     write_report(report_path, report)
     return TrainResult(
@@ -173,7 +178,7 @@ def train_head(
         training,
         metrics,
         parity,
-        notices_of(data, plan),
+        [*notices_of(data, plan), *knowing.notices],
     )
 
 
@@ -224,7 +229,7 @@ def _training(data: Features, plan: Plan, head: Head, seed: int) -> dict[str, An
     }
 
 
-def _check_parity(classifier: Path, prepared: Path, head: Head) -> float:
+def _check_parity(classifier: Path, prepared: Path, head: Head, knowing: Knowing) -> float:
     """Compare the joined file with the backbone alone and with the head as it was trained.
 
     The file is run on four images of noise; its embeddings must be those of the prepared
@@ -244,6 +249,7 @@ def _check_parity(classifier: Path, prepared: Path, head: Head) -> float:
         raise ExportError(
             "The classifier's embeddings are not those of the backbone alone; it was not written."
         )
+    knowing.check(ours)
     expected = head.probabilities(ours["embeddings"])
     difference = float(np.abs(ours["probabilities"] - expected).max())
     if not difference <= PARITY:
