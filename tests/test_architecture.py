@@ -39,6 +39,7 @@ LAYERS = [
     },
     {"stages"},
     {"workflows"},
+    {"sklearn"},
     {"cli"},
 ]
 
@@ -47,8 +48,8 @@ OWNERS = {
     "onnxruntime": {"stages/session/"},
     "openvino": {"stages/session/openvino.py"},
     "h5py": {"stages/store/"},
-    "sklearn": {"stages/head/", "stages/digits.py"},
-    "threadpoolctl": {"stages/head/"},
+    "sklearn": {"stages/head/", "stages/digits.py", "sklearn/"},
+    "threadpoolctl": {"stages/head/", "sklearn/fitting.py"},
     "onnx": {"graph/"},
     "google": {"graph/"},
     "PIL": {"stages/decode.py", "stages/preprocess.py", "stages/digits.py", "stages/sample.py"},
