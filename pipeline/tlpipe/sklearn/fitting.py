@@ -11,15 +11,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from tlpipe.stages.head import Trial, train
-from tlpipe.stages.head.training import NEGLIGIBLE, Scaling
+from tlpipe.stages.head import train
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,10 +28,14 @@ if TYPE_CHECKING:
     Float64Array = NDArray[np.float64]
     Folds = Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]
 
+Scaling = Literal["raw", "standardised"]
 SCALINGS: tuple[Scaling, ...] = get_args(Scaling)
 
 WITHOUT_FOLDS: tuple[Scaling, float] = ("raw", 0.1)
 """Scaling and C where nothing can be held out to choose them: the middle of the stage's search."""
+
+NEGLIGIBLE = 1e-3
+"""Nats of log loss: a smaller gain does not justify a greater C. The stage's measure."""
 
 _MAX_ITERATIONS = 2000
 _TOLERANCE = 1e-6
@@ -72,21 +75,19 @@ class Fitted:
     bias : float64 array (K,)
     normalise : bool
         Whether x is the embedding brought to unit length, or as it is.
-    scaling, c
+    scaling : str
+    c : float
         The settings that were chosen or given.
     temperature : float
         What weights and bias have been divided by, so that the probabilities are calibrated.
-    trials : list of Trial
-        The settings that were tried, with their log loss on rows held out.
     """
 
     weights: Float64Array
     bias: Float64Array
     normalise: bool
-    scaling: Scaling
+    scaling: str
     c: float
     temperature: float
-    trials: list[Trial]
 
 
 def fit_head(
@@ -116,7 +117,7 @@ def _by_stage(vectors: Float32Array, labels: NDArray[np.int32], folds: Folds) ->
     heat = temperature(head.held_out.logits, labels[head.held_out.rows])
     normalise = bool(getattr(head, "normalise", False))  # by stages that know unit length
     weights, bias = head.weights / heat, head.bias / heat
-    return Fitted(weights, bias, normalise, head.scaling, head.c, heat, head.trials)
+    return Fitted(weights, bias, normalise, head.scaling, head.c, heat)
 
 
 def _as_wanted(
@@ -124,21 +125,20 @@ def _as_wanted(
 ) -> Fitted:
     count = int(labels.max()) + 1
     weights = np.ones(count) if wanted.class_weights is None else wanted.class_weights
-    trials: list[Trial] = []
+    settings = _settings(vectors, labels, folds, wanted)
     logits: list[Float64Array] = []
     truth = labels[np.concatenate([held for _, held in folds])] if folds else labels[:0]
-    for scaling, c in _settings(vectors, labels, folds, wanted):
+    for scaling, c in settings:
         found = [
             _scores(vectors[held], _solved(vectors[rows], labels[rows], scaling, c, weights))
             for rows, held in folds
         ]
         logits.append(np.concatenate(found) if found else np.empty((0, count)))
-        trials.append(Trial(scaling, c, _loss(logits[-1], truth, weights)))
-    best = min(range(len(trials)), key=lambda at: trials[at].log_loss)
-    scaling, c = trials[best].scaling, trials[best].c
+    best = int(np.argmin([_loss(found, truth, weights) for found in logits]))
+    scaling, c = settings[best]
     final, bias = _solved(vectors, labels, scaling, c, weights)
     heat = temperature(logits[best], truth)
-    return Fitted(final / heat, bias / heat, False, scaling, c, heat, trials if folds else [])
+    return Fitted(final / heat, bias / heat, False, scaling, c, heat)
 
 
 def _settings(
@@ -152,13 +152,16 @@ def _settings(
     if wanted.c is not None:
         return [(scaling, wanted.c) for scaling in scalings]
     tried = train(vectors, labels, np.arange(labels.size), folds).trials
-    return [(s, _best_c([trial for trial in tried if trial.scaling == s])) for s in scalings]
+    losses = {
+        s: {trial.c: trial.log_loss for trial in tried if trial.scaling == s} for s in scalings
+    }
+    return [(scaling, _best_c(found)) for scaling, found in losses.items()]
 
 
-def _best_c(trials: list[Trial]) -> float:
-    """The least C of those that are as good as the best."""
-    least = min(trial.log_loss for trial in trials)
-    return min(trial.c for trial in trials if trial.log_loss <= least + NEGLIGIBLE)
+def _best_c(losses: dict[float, float]) -> float:
+    """The least C of those that are as good as the best; `losses` are by C."""
+    least = min(losses.values())
+    return min(c for c, loss in losses.items() if loss <= least + NEGLIGIBLE)
 
 
 def _solved(
