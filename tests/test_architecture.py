@@ -39,6 +39,7 @@ LAYERS = [
     },
     {"stages"},
     {"workflows"},
+    {"sklearn"},
     {"cli"},
 ]
 
@@ -47,7 +48,7 @@ OWNERS = {
     "onnxruntime": {"stages/session/"},
     "openvino": {"stages/session/openvino.py"},
     "h5py": {"stages/store/"},
-    "sklearn": {"stages/digits.py"},
+    "sklearn": {"stages/digits.py", "sklearn/"},
     "threadpoolctl": {"stages/head/pool.py", "stages/novelty.py"},
     "onnx": {"graph/"},
     "google": {"graph/"},
