@@ -11,7 +11,7 @@ import pytest
 from tlpipe.card import Card
 from tlpipe.errors import ClassifierError
 from tlpipe.stages.classifier import ClassifierInfo, read_metadata
-from tlpipe.stages.predictions import write_predictions
+from tlpipe.stages.predictions import Columns, write_predictions
 from tlpipe.types import Content, FileStat, Item, Outcome, Reason, Reject, Stage
 
 CLASSES = ["cat", 'do"g,', "ü"]
@@ -31,7 +31,7 @@ OUTCOMES = [
 
 def test_csv(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
-    summary = write_predictions(path, CLASSES, 2, OUTCOMES)
+    summary = write_predictions(path, CLASSES, Columns(2), OUTCOMES)
     with path.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.reader(stream))
     assert rows == [
@@ -46,7 +46,7 @@ def test_csv(tmp_path: Path) -> None:
 
 def test_jsonl(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
-    write_predictions(path, CLASSES, 2, OUTCOMES)
+    write_predictions(path, CLASSES, Columns(2), OUTCOMES)
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert rows == [
         {
@@ -74,7 +74,7 @@ def test_jsonl(tmp_path: Path) -> None:
 
 def test_one_class_per_row_needs_no_list(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
-    write_predictions(path, CLASSES, 1, OUTCOMES[:1])
+    write_predictions(path, CLASSES, Columns(1), OUTCOMES[:1])
     assert "top" not in json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -84,7 +84,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path, leftovers: Callable[[], list[s
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_predictions(tmp_path / "p.csv", CLASSES, 1, failing())
+        write_predictions(tmp_path / "p.csv", CLASSES, Columns(1), failing())
     assert not (tmp_path / "p.csv").exists()
     assert leftovers() == []
 

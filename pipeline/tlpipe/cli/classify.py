@@ -34,6 +34,14 @@ from tlpipe.types import SPLIT_CHOICES
     show_default=True,
     help="How many classes a row names, the most probable first.",
 )
+@click.option(
+    "--unknown",
+    is_flag=True,
+    help="Tell which images are of none of the classes, and how far they lie from them.",
+)
+@click.option(
+    "--sets", is_flag=True, help="List the classes that an image may be of, the likeliest first."
+)
 @run_options
 @overwrite_option
 @click.pass_context
@@ -44,6 +52,8 @@ def classify_command(
     source: Path,
     output: Path,
     top_k: int,
+    unknown: bool,
+    sets: bool,
     overwrite: bool,
     **run: Any,
 ) -> None:
@@ -54,9 +64,9 @@ def classify_command(
 
     \b
     Example:
-      tlpipe classify classifier.onnx new-photos/ -o predictions.csv --top-k 3
+      tlpipe classify classifier.onnx new-photos/ -o predictions.csv --top-k 3 --unknown
     """
-    from tlpipe import classify
+    from tlpipe import Columns, classify
 
     opened = opened_source(source, run)
     with progress() as report:
@@ -64,7 +74,7 @@ def classify_command(
             classifier,
             opened,
             output,
-            top_k=top_k,
+            columns=Columns(top_k, unknown, sets),
             options=as_run_options(**run),
             overwrite=overwrite,
             progress=report,
@@ -76,6 +86,8 @@ def classify_command(
         f"Wrote {str(output)!r}: {counted(result.count, 'row')} at {rate:,.0f} images/s on"
         f" {result.provider}. Predicted: {found or 'nothing'}."
     )
+    if result.unknown is not None:
+        say(f"None of the classes: {counted(result.unknown, 'image')}.")
     show_rejects(result.rejects, "They are rows with status 'rejected'.")
     if result.too_many_rejects:
         everything = result.rejects.total() == result.count

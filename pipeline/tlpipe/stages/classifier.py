@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 from tlpipe.card import Card
 from tlpipe.errors import ClassifierError
 from tlpipe.files import is_utf8
+from tlpipe.last_layer import SetsFacts, UnknownFacts
 from tlpipe.precision import Calibration, read_calibration
 from tlpipe.records import RecordError, build
 from tlpipe.types import Preprocess
@@ -25,6 +26,7 @@ FORMAT_VERSION = 1
 and add a file of each older version to the tests."""
 
 _MARKS = ("format", "format_version")
+_OPTIONAL: dict[str, Any] = {"calibration": "", "unknown": None, "sets": None}
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,10 @@ class ClassifierInfo:
         SHA-256 over the backbone's tensors.
     calibration : str
         What the backbone was quantised with, as JSON (see ``precision``); "" where it is FP32.
+    unknown : UnknownFacts or None
+        Of the outputs ``unknown_score`` and ``unknown``; None where the graph has none.
+    sets : SetsFacts or None
+        Of the output ``prediction_set``; None where the graph has none.
     """
 
     classes: tuple[str, ...]
@@ -67,6 +73,8 @@ class ClassifierInfo:
     decoder: str
     backbone_digest: str
     calibration: str = ""
+    unknown: UnknownFacts | None = None
+    sets: SetsFacts | None = None
 
     @property
     def quantised(self) -> Calibration | None:
@@ -97,7 +105,7 @@ class ClassifierInfo:
         """Flat text, for the file."""
         flat = {"format": FORMAT, "format_version": str(FORMAT_VERSION)}
         for name, value in asdict(self).items():
-            if name == "calibration" and not value:
+            if name in _OPTIONAL and not value:
                 continue
             text = json.dumps(value, ensure_ascii=False, sort_keys=True)
             if not is_utf8(text):  # the path of a network may be any bytes, metadata must be UTF-8
@@ -140,8 +148,7 @@ def read_metadata(flat: Mapping[str, str], where: str) -> ClassifierInfo:
             for name, text in flat.items()
             if name not in _MARKS
         }
-        table.setdefault("calibration", "")
-        info = build(ClassifierInfo, table, f"The metadata of {where}")
+        info = build(ClassifierInfo, _OPTIONAL | table, f"The metadata of {where}")
         if len(info.classes) < 2 or len(set(info.classes)) < len(info.classes):
             raise RecordError(f"The classes of {where} are {list(info.classes)}.")
         if not info.fits(info.card()):

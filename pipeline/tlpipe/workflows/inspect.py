@@ -166,6 +166,8 @@ def _onnx(path: Path) -> Inspection:
             "decoder": info.decoder,
             **({"calibration": _calibration(info.quantised)} if info.quantised else {}),
             **facts,
+            "unknown": asdict(info.unknown) if info.unknown else None,
+            "sets": asdict(info.sets) if info.sets else None,
             "image_size": list(info.image_size),
             "preprocess": info.preprocess.to_dict(),
             "training": {k: v for k, v in info.training.items() if k != "trials"},

@@ -33,6 +33,7 @@ from tlpipe.stages.weights import prepared_file, quantised_file, weight_files
 from tlpipe.types import DECODERS, DEFAULT_SEED, Progress, ProgressCallback
 from tlpipe.version import __version__
 from tlpipe.workflows.common import now
+from tlpipe.workflows.knowing import knowing_of
 from tlpipe.workflows.notices import notices_of
 
 PARITY = 1e-4
@@ -142,6 +143,7 @@ def train_head(
     else:  # what is served must be what made the embeddings
         prepared = quantised_file(card, calibration, open_graph)
     network = load_model(prepared)
+    knowing = knowing_of(data, plan, head)
     info = ClassifierInfo(
         classes=tuple(data.classes),
         image_size=card.image_size,
@@ -156,9 +158,10 @@ def train_head(
         decoder=data.header.decoder,
         backbone_digest=weights_digest(network),
         calibration=data.header.calibration,
+        unknown=knowing.unknown,
+        sets=knowing.sets,
     )
-    weights, bias = head.weights.astype(np.float32), head.bias.astype(np.float32)
-    joined = join_head(network, weights, bias, info.to_metadata())
+    joined = join_head(network, head.layer(), knowing.novelty, knowing.set_threshold, info.to_metadata())
     with whole_file(output) as temporary:
         write_model(joined, temporary)
         parity = _check_parity(temporary, prepared, head)
@@ -171,7 +174,7 @@ def train_head(
         training,
         metrics,
         parity,
-        notices_of(data, plan),
+        [*notices_of(data, plan), *knowing.notices],
     )
 
 
