@@ -126,7 +126,9 @@ def train_head(
     data = read_features(Path(features))
     card = _card(data, Path(features))
     check_classifier_output(output, overwrite=overwrite, inputs=weight_files(card))
-    plan = plan_splits(data.labels, data.splits, data.content_sha256, data.classes, seed)
+    plan = plan_splits(
+        data.labels, data.splits, data.content_sha256, data.classes, seed, data.groups
+    )
 
     def tried(count: int) -> None:
         if progress is not None:
