@@ -1,19 +1,15 @@
-"""The head against scikit-learn used plainly, and the metrics against scikit-learn's."""
+"""The head against scikit-learn used plainly."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sklearn import metrics as reference
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
 from tlpipe.errors import ConvergenceError
 from tlpipe.stages.head import GAP, SCALINGS, Head, train
-from tlpipe.stages.metrics import measure
 
 
 def blobs(classes: int, count: int, dim: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -123,35 +119,3 @@ def test_progress_counts_the_trials() -> None:
     vectors, labels = blobs(2, 60)
     head = train(vectors, labels, np.arange(60), folds(60), None, counts.append)
     assert counts == list(range(1, len(head.trials) + 1))
-
-
-@settings(deadline=None, max_examples=60)
-@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 50), classes=st.integers(2, 6))
-def test_metrics_are_scikit_learns(seed: int, count: int, classes: int) -> None:
-    rng = np.random.default_rng(seed)
-    probabilities = softmax(rng.normal(size=(count, classes)) * 2)
-    labels = rng.integers(0, classes, count).astype(np.int32)
-    names = [f"c{k}" for k in range(classes)]
-    found = measure(probabilities, labels, names)
-    predicted = probabilities.argmax(axis=1)
-    known = np.arange(classes)
-    rows = reference.precision_recall_fscore_support(
-        labels, predicted, labels=known, zero_division=0
-    )
-    for k, row in enumerate(found.per_class):
-        expected = [column[k] for column in rows]
-        assert [row.precision, row.recall, row.f1, row.support] == pytest.approx(expected)
-    assert found.accuracy == pytest.approx(reference.accuracy_score(labels, predicted))
-    assert found.log_loss == pytest.approx(reference.log_loss(labels, probabilities, labels=known))
-    present = np.unique(labels)
-    assert found.macro_f1 == pytest.approx(
-        reference.f1_score(labels, predicted, labels=present, average="macro", zero_division=0)
-    )
-    expected = reference.confusion_matrix(labels, predicted, labels=known).tolist()
-    assert found.confusion == expected
-    assert found.count == count
-
-
-def test_a_probability_of_nought_does_not_make_the_log_loss_infinite() -> None:
-    found = measure(np.array([[0.0, 1.0]]), np.array([0], np.int32), ["a", "b"])
-    assert 80 < found.log_loss < 100

@@ -19,7 +19,8 @@ from tlpipe.cli.options import (
 )
 from tlpipe.cli.progress import progress
 from tlpipe.cli.sections import Sectioned
-from tlpipe.cli.show import counted, say, show_metrics, show_rejects, show_survey
+from tlpipe.cli.show import counted, say, show_rejects, show_survey
+from tlpipe.cli.show_metrics import show_metrics
 from tlpipe.types import SPLIT_CHOICES
 
 

@@ -25,7 +25,8 @@ from tlpipe.cli.options import (
 )
 from tlpipe.cli.progress import progress
 from tlpipe.cli.sections import Sectioned
-from tlpipe.cli.show import say, show_metrics, show_survey
+from tlpipe.cli.show import say, show_survey
+from tlpipe.cli.show_metrics import show_metrics
 
 
 @click.command("train-head")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -77,47 +77,21 @@ def rarest_labels(labels: Bools, among: Bools) -> NDArray[np.int32]:
     return found
 
 
-def grouped_strata(
-    strata: NDArray[np.int32], units: NDArray[Any], counted: Bools, least: int
-) -> tuple[NDArray[np.int32], list[list[int]]]:
-    """Put small strata together until each group of them has `least` distinct units.
+def as_strata(rarest: NDArray[np.int32], among: Bools) -> tuple[NDArray[np.int32], list[int]]:
+    """Renumber them, 0 to S - 1, so that each number occurs `among` (N,) the rows that may train.
 
-    Parameters
-    ----------
-    strata : int array (N,)
-        Number of the stratum of each row; those below 0 belong to none.
-    units : int array (N,)
-        Equal for rows that must stay together.
-    counted : bool array (N,)
-        Rows whose units count.
-    least : int
+    Rows of a number that does not, whose use is settled by their split, take the first one.
 
     Returns
     -------
-    groups : int32 array (N,)
-        Number of the group of each row, -1 for none.
-    members : list of lists of int
-        Strata of each group.
+    strata : int32 array (N,)
+    meant : list of S int
+        What each of them was in `rarest`.
     """
-    present = np.unique(strata[strata >= 0])
-    if not present.size:
-        return np.full(strata.shape, -1, np.int32), []
-    taken = counted & (strata >= 0)
-    pairs = np.unique(np.stack([strata[taken].astype(np.int64), units[taken]]), axis=1)
-    sizes = np.bincount(pairs[0], minlength=int(present[-1]) + 1)
-    members: list[list[int]] = []
-    open_group: list[int] = []
-    for stratum in sorted(present.tolist(), key=lambda k: (int(sizes[k]), k)):
-        open_group.append(stratum)
-        if sizes[open_group].sum() >= least:
-            members.append(open_group)
-            open_group = []
-    if open_group:  # fewer in all than one group needs
-        members = [*members[:-1], (members[-1] if members else []) + open_group]
-    number = np.full(int(present[-1]) + 2, -1, np.int32)  # the last is that of -1
-    for group, held in enumerate(members):
-        number[held] = group
-    return number[np.maximum(strata, -1)], members
+    present = np.unique(rarest[among])
+    place = np.minimum(np.searchsorted(present, rarest), max(present.size - 1, 0))
+    known = present[place] == rarest if present.size else np.zeros(rarest.shape, np.bool_)
+    return np.where(known, place, 0).astype(np.int32), [int(k) for k in present]
 
 
 def learnable(labels: Bools, trainings: Iterable[Rows]) -> Bools:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -135,7 +136,12 @@ def evaluate(
     if not labels:
         raise SourceError(f"None of the {total} labelled images could be read.")
     result = EvaluateResult(
-        metrics=measure(np.stack(probabilities), np.array(labels, np.int32), classes),
+        metrics=measure(
+            np.stack(probabilities),
+            np.array(labels, np.int32),
+            classes,
+            majority=_majority(opened.info.training, classes),
+        ),
         classes=classes,
         judged_on=_words(chosen, source),
         rejects=rejects,
@@ -151,6 +157,16 @@ def evaluate(
         }
         write_report(Path(output), content)
     return result
+
+
+def _majority(training: Mapping[str, Any], classes: list[str]) -> int | None:
+    """The class that most training images had, where the classifier says so."""
+    counts = training.get("count_by_class")
+    if not isinstance(counts, dict):
+        return None
+    found = [counts.get(name) for name in classes]
+    numbers = [count for count in found if isinstance(count, int)]
+    return numbers.index(max(numbers)) if len(numbers) == len(classes) else None
 
 
 def _choose(source: Source, split: SplitChoice) -> set[Split]:

@@ -172,7 +172,9 @@ def _onnx(path: Path) -> Inspection:
             "preprocess": info.preprocess.to_dict(),
             "training": {k: v for k, v in info.training.items() if k != "trials"},
             "metrics": {
-                k: v for k, v in info.metrics.items() if k not in ("per_class", "confusion")
+                k: v
+                for k, v in info.metrics.items()
+                if k not in ("per_class", "confusion", "confused", "learning_curve")
             },
             "created_at": info.created_at,
             "tlpipe_version": info.tlpipe_version,
