@@ -29,6 +29,11 @@ class Knowing:
     sets: SetsFacts | None
     notices: list[str]
 
+    @classmethod
+    def nothing(cls) -> Knowing:
+        """Without both, where an image may have several labels, or none."""
+        return cls(None, None, None, [])
+
     @property
     def set_threshold(self) -> float | None:
         """The least probability of a class in a set."""
@@ -44,6 +49,8 @@ def knowing_of(data: Features, plan: Plan, head: Head) -> Knowing:
         model, unknown = None, None
     else:
         model, unknown = fitted
+    if head.held_out is None:
+        return Knowing(model, unknown, None, notices)
     sets = conformal.fit(head.held_out.logits, data.labels[head.held_out.rows])
     if isinstance(sets, str):
         return Knowing(model, unknown, None, [*notices, sets])
