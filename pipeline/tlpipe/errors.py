@@ -19,6 +19,7 @@ that fits, so that code which does not know tlpipe can still catch it::
     ├── LockedError            (OSError)       another process writes the same file
     ├── ClassifierError        (ValueError)    not a classifier, or not a usable one
     ├── TrainingDataError      (ValueError)    no head can be trained on these embeddings
+    ├── ConvergenceError       (ArithmeticError) a head's optimum cannot be found
     ├── UnknownFileError       (ValueError)    a file is none that tlpipe writes or reads
     ├── TableError             (ValueError)    a table of vectors cannot be read
     ├── ExportError            (RuntimeError)  the written classifier disagrees with its head
@@ -122,6 +123,10 @@ class ClassifierError(TlpipeError, ValueError):
 
 class TrainingDataError(TlpipeError, ValueError):
     """No head can be trained on these embeddings."""
+
+
+class ConvergenceError(TlpipeError, ArithmeticError):
+    """The optimum of a head's objective was not found."""
 
 
 class UnknownFileError(TlpipeError, ValueError):

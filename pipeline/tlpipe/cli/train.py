@@ -115,6 +115,6 @@ def show_trained(result: Any) -> None:
         say(notice)
     show_metrics(result.metrics, result.classes, training["judged_on"])
     say(
-        f"Wrote {str(result.path)!r}, whose probabilities agree with scikit-learn's to"
+        f"Wrote {str(result.path)!r}, whose probabilities agree with the trained head's to"
         f" {result.parity:.1g}, and {str(result.metrics_path)!r}."
     )

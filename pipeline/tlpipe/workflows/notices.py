@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from tlpipe.execution import parsed_arithmetic
-from tlpipe.stages.head import Head
 from tlpipe.stages.splits import Plan
 from tlpipe.stages.store import Features
 from tlpipe.types import Split
 
 
-def notices_of(data: Features, plan: Plan, head: Head, training: dict[str, Any]) -> list[str]:
+def notices_of(data: Features, plan: Plan) -> list[str]:
     """What a user would want to know of a head that was trained."""
     notices = _precision_notices(data.header.precision)
     if plan.unlabelled:
@@ -29,11 +26,6 @@ def notices_of(data: Features, plan: Plan, head: Head, training: dict[str, Any])
         notices.append(
             f"{judged_too} images that judge the classifier also train it, with the very same"
             " content: the numbers flatter."
-        )
-    if not head.converged:
-        notices.append(
-            "The solver stopped before it reached its tolerance: the head may not be the best one"
-            f" for C = {training['C']:g}."
         )
     judged = np.bincount(data.labels[plan.judge], minlength=len(data.classes))
     missing = [data.classes[k] for k in np.flatnonzero(judged == 0)]

@@ -21,10 +21,9 @@ from tlpipe.files import check_output, whole_file
 from tlpipe.graph.digest import weights_digest
 from tlpipe.graph.head import join_head
 from tlpipe.graph.io import load_model, write_model
-from tlpipe.last_layer import LastLayer
 from tlpipe.precision import read_calibration
 from tlpipe.stages.classifier import ClassifierInfo
-from tlpipe.stages.head import Head, train
+from tlpipe.stages.head import Head, HeadOptions, train
 from tlpipe.stages.metrics import Metrics, measure
 from tlpipe.stages.report import write_report
 from tlpipe.stages.session import open_graph, open_network
@@ -34,12 +33,12 @@ from tlpipe.stages.weights import prepared_file, quantised_file, weight_files
 from tlpipe.types import DECODERS, DEFAULT_SEED, Progress, ProgressCallback
 from tlpipe.version import __version__
 from tlpipe.workflows.common import now
-from tlpipe.workflows.knowing import knowing_of
+from tlpipe.workflows.knowing import Knowing, knowing_of
 from tlpipe.workflows.notices import notices_of
 
 PARITY = 1e-4
-"""Largest difference of a probability between the written file (float32) and scikit-learn
-(float64) to accept."""
+"""Largest difference of a probability between the written file (float32) and the head as it was
+trained (float64) to accept."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class TrainResult:
     metrics : Metrics
         What held-out data say of it.
     parity : float
-        Largest difference of a probability between the file and scikit-learn.
+        Largest difference of a probability between the file and the head as it was trained.
     notices : list of str
         What a user would want to know.
     """
@@ -117,7 +116,7 @@ def train_head(
     WeightsError
         The backbone's pretrained weights cannot be had.
     ExportError
-        The joined file disagrees with scikit-learn; nothing is written.
+        The joined file disagrees with the head as it was trained; nothing is written.
     OutputError
         An output cannot be written.
     """
@@ -127,13 +126,16 @@ def train_head(
     data = read_features(Path(features))
     card = _card(data, Path(features))
     check_classifier_output(output, overwrite=overwrite, inputs=weight_files(card))
-    plan = plan_splits(data.labels, data.splits, data.content_sha256, data.classes, seed)
+    plan = plan_splits(
+        data.labels, data.splits, data.content_sha256, data.classes, seed, data.groups
+    )
 
     def tried(count: int) -> None:
         if progress is not None:
             progress(Progress("train-head", count, None, 0))
 
-    head = train(data.vectors, data.labels, plan.fit, plan.folds, tried)
+    options = HeadOptions(scalings=("raw", "standardised"))
+    head = train(data.vectors, data.labels, plan.fit, plan.folds, options, tried)
     judged = head.probabilities(data.vectors[plan.judge])
     metrics = measure(judged, data.labels[plan.judge], data.classes)
     training = _training(data, plan, head, seed)
@@ -161,11 +163,12 @@ def train_head(
         unknown=knowing.unknown,
         sets=knowing.sets,
     )
-    layer = LastLayer(head.weights.astype(np.float32), head.bias.astype(np.float32))
-    joined = join_head(network, layer, knowing.novelty, knowing.set_threshold, info.to_metadata())
+    joined = join_head(
+        network, head.layer(), knowing.novelty, knowing.set_threshold, info.to_metadata()
+    )
     with whole_file(output) as temporary:
         write_model(joined, temporary)
-        parity = _check_parity(temporary, prepared, head)
+        parity = _check_parity(temporary, prepared, head, knowing)
     report = {"classes": data.classes, "training": training, "metrics": metrics.to_dict()}
     write_report(report_path, report)
     return TrainResult(
@@ -175,7 +178,7 @@ def train_head(
         training,
         metrics,
         parity,
-        [*notices_of(data, plan, head, training), *knowing.notices],
+        [*notices_of(data, plan), *knowing.notices],
     )
 
 
@@ -220,16 +223,17 @@ def _training(data: Features, plan: Plan, head: Head, seed: int) -> dict[str, An
         "seed": seed,
         "scaling": head.scaling,
         "C": head.c,
-        "converged": head.converged,
+        "temperature": head.temperature,
+        "gap": head.gap,
         "trials": [asdict(trial) for trial in head.trials],
     }
 
 
-def _check_parity(classifier: Path, prepared: Path, head: Head) -> float:
-    """Compare the joined file with the backbone alone and with scikit-learn.
+def _check_parity(classifier: Path, prepared: Path, head: Head, knowing: Knowing) -> float:
+    """Compare the joined file with the backbone alone and with the head as it was trained.
 
     The file is run on four images of noise; its embeddings must be those of the prepared
-    backbone by itself, its probabilities those that scikit-learn gives for them.
+    backbone by itself, its probabilities those that the head gives for them in float64.
 
     Returns
     -------
@@ -245,11 +249,12 @@ def _check_parity(classifier: Path, prepared: Path, head: Head) -> float:
         raise ExportError(
             "The classifier's embeddings are not those of the backbone alone; it was not written."
         )
+    knowing.check(ours)
     expected = head.probabilities(ours["embeddings"])
     difference = float(np.abs(ours["probabilities"] - expected).max())
     if not difference <= PARITY:
         raise ExportError(
-            f"The classifier's probabilities differ from scikit-learn's by {difference:.2g}"
+            f"The classifier's probabilities differ from the trained head's by {difference:.2g}"
             f" (at most {PARITY:g} is accepted); it was not written."
         )
     return difference
