@@ -16,6 +16,7 @@ from tlpipe.graph.head import head_alone, join_head
 from tlpipe.graph.head_nodes import SHAPES, HeadShape, head_nodes, head_outputs
 from tlpipe.last_layer import LastLayer, Novelty
 from tlpipe.stages import conformal, novelty
+from tlpipe.stages.session.half import half
 
 Arrays = tuple[np.ndarray, np.ndarray]
 Folds = list[tuple[np.ndarray, np.ndarray]]
@@ -309,7 +310,7 @@ def test_a_head_of_any_size_is_what_numpy_says(classes: int, dim: int) -> None:
     assert said["prediction_set"].any(axis=1).all()
 
 
-@pytest.mark.parametrize("length", [1e-8, 1e-3, 1e4, 1e15])
+@pytest.mark.parametrize("length", [1e-30, 1e-3, 1e4, 1e35])
 def test_the_length_of_an_embedding_does_not_matter(length: float) -> None:
     vectors, labels = clusters(5, 40, 100)
     model = fitted(vectors, labels)
@@ -388,7 +389,8 @@ def test_every_operator_of_a_head_has_tlpipes_name_and_every_head_is_another() -
 def test_arrays_that_do_not_fit_are_refused(name: str) -> None:
     vectors, labels = clusters(3, 40, 20)
     model = fitted(vectors, labels)
-    wrong = replace(model, **{name: getattr(model, name)[:-1]})
+    array = getattr(model, name)
+    wrong = replace(model, **{name: array[:, :-1] if name == "centres" else array[:-1]})
     with pytest.raises(ValueError, match=f"The {name} of the unknown has the shape"):
         head_alone(layer(20, 3), wrong, None, {})
     with pytest.raises(ValueError, match="The bias has the shape"):
@@ -403,3 +405,32 @@ def test_a_head_alone_says_what_it_says_behind_a_backbone() -> None:
     for name, value in alone.items():
         np.testing.assert_array_equal(value, joined[name])
     assert sorted({*alone, "embeddings"}) == sorted(joined)
+
+
+@pytest.mark.parametrize("length", [0.01, 1, 2000])
+def test_a_head_can_be_run_in_float16(length: float) -> None:
+    """No number on the way leaves the range of float16, though the square of a length does."""
+    vectors, labels = clusters(3, 40, 100)
+    vectors *= np.float32(length) / np.linalg.norm(vectors, axis=1, keepdims=True)
+    model = fitted(vectors, labels)
+    whole = head_alone(layer(100, 3, normalise=True), model, None, {})
+    names = [name for node in whole.graph.node for name in node.output]
+    outputs = [name for name in names if name.removeprefix("tlpipe/head/") not in ("nearest",)]
+    strange = np.random.default_rng(0).normal(size=(20, 100)).astype(np.float32) * length / 10
+    for name in outputs:
+        if name not in {value.name for value in whole.graph.output}:
+            whole.graph.output.append(onnx.ValueInfoProto(name=name))
+    session = onnxruntime.InferenceSession(
+        whole.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    values = session.run(outputs, {"embeddings": np.concatenate([vectors, strange])})
+    greatest = {
+        name: np.abs(v.astype(float)).max() for name, v in zip(outputs, values, strict=True)
+    }
+    assert max(greatest.values()) < np.finfo(np.float16).max / 4, greatest
+    halved = onnxruntime.InferenceSession(
+        half(head_alone(layer(100, 3), model, None, {}).SerializeToString()),
+        providers=["CPUExecutionProvider"],
+    )
+    (score,) = halved.run(["unknown_score"], {"embeddings": vectors})
+    np.testing.assert_allclose(score, novelty.scores(model, vectors), rtol=0.01)

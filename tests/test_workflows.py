@@ -44,6 +44,7 @@ from tlpipe.errors import (
     UnknownFileError,
 )
 from tlpipe.execution import ON_CPU
+from tlpipe.graph.head_nodes import HeadShape, head_nodes
 from tlpipe.last_layer import LastLayer
 from tlpipe.stages.session import open_graph, open_network
 from tlpipe.stages.source import Survey
@@ -275,10 +276,10 @@ def test_the_classifier_is_one_graph_as_specified(trained: Trained) -> None:
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["classes"]) == ["blue", "green", "red"]
     assert metadata["format"] == "tlpipe-classifier"
-    heads = [
-        n for n in onnx.load(trained.classifier).graph.node if n.name.startswith("tlpipe/head")
-    ]
-    assert [node.op_type for node in heads] == ["Gemm", "Softmax"]
+    nodes = onnx.load(trained.classifier).graph.node
+    heads = [n.SerializeToString() for n in nodes if n.name.startswith("tlpipe/head")]
+    shape = HeadShape(normalise=False, activation="softmax", novelty=True, sets=True)
+    assert heads == [node.SerializeToString() for node in head_nodes(shape)]
 
 
 def test_training_and_serving_see_the_same_pixels(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 HeadActivation = Literal["softmax", "sigmoid"]
 
-TINY = 1e-20
+TINY = 1e-37
 """Is added to the length of an embedding before it is divided by it: zeros stay zeros."""
 
 
@@ -36,6 +36,7 @@ class Novelty:
         Orthonormal columns.
     whiten : float32 array (R, R)
     centres : float32 array (K, R)
+        One for all classes where images may have several labels.
     noise : float
         Standard deviation of each dimension of what remains; more than 0.
     threshold : float

@@ -5,11 +5,13 @@ network, ``digest`` holds a classifier against them.
 
 All operators mean the same from version 7 of ONNX's operators on: sums are products with ones, for
 ReduceSum and Squeeze take their axes in another form since version 13, and Gemm is always given
-three inputs.
+three inputs. And all numbers on the way stay near 1, whatever the length of an embedding: so the
+same head can be run in float16.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -116,9 +118,11 @@ def head_constants(
             )
         constants = {**constants, "thresholds": layer.thresholds}
     if layer.normalise or novelty is not None:
-        constants = {**constants, "ones": np.ones((dim, 1)), "tiny": np.array([TINY])}
+        ones = np.ones((dim, 1))
+        constants = {**constants, "ones": ones, "size/weights": ones / math.sqrt(dim)}
+        constants = {**constants, "tiny": np.array([TINY])}
     if novelty is not None:
-        constants = {**constants, **_novelty_constants(novelty, dim, classes)}
+        constants = {**constants, **_novelty_constants(novelty, dim)}
     if set_threshold is not None:
         constants = {**constants, "least": np.array([set_threshold])}
     found: dict[str, NDArray[Any]] = {
@@ -131,24 +135,27 @@ def head_constants(
     return {HEAD_PREFIX + name: array for name, array in found.items()}
 
 
-def _novelty_constants(novelty: Novelty, dim: int, classes: int) -> Mapping[str, Any]:
+def _novelty_constants(novelty: Novelty, dim: int) -> Mapping[str, Any]:
     rank = novelty.basis.shape[1]
     shapes = {
         "mean": (novelty.mean, (dim,)),
         "basis": (novelty.basis, (dim, rank)),
         "whiten": (novelty.whiten, (rank, rank)),
-        "centres": (novelty.centres, (classes, rank)),
+        "centres": (novelty.centres, (len(novelty.centres), rank)),
     }
     for name, (array, shape) in shapes.items():
         if array.shape != shape:
             raise ValueError(f"The {name} of the unknown has the shape {array.shape}, not {shape}.")
-    centres = novelty.centres.astype(np.float64)
+    root = math.sqrt(dim)  # of the mean over the dimensions
+    centres = novelty.centres.astype(np.float64) / root
     return {
-        **{name: array for name, (array, _) in shapes.items()},
+        "mean": novelty.mean,
+        "basis": novelty.basis,
+        "whiten": novelty.whiten.astype(np.float64) / root,
+        "centres": centres,
         "closeness/bias": -(centres**2).sum(axis=1) / 2,
         "ones/rank": np.ones((rank, 1)),
-        "noise/inverse": np.array([1 / novelty.noise]),
-        "dim/inverse": np.array([1 / dim]),
+        "noise/inverse": np.array([1 / (novelty.noise * root)]),
         "threshold": np.array([novelty.threshold]),
     }
 
@@ -165,12 +172,21 @@ _TENSORS = {EMBEDDINGS, PROBABILITIES, LABELS, UNKNOWN_SCORE, UNKNOWN, PREDICTIO
 
 
 def _unit_length() -> list[NodeProto]:
+    """An embedding divided by its length; zeros stay zeros.
+
+    It is first divided by the sum of its absolute values over sqrt(D): by that its length becomes a
+    number from 1 to sqrt(D), whose square neither overflows nor vanishes.
+    """
     return [
-        _node("Mul", [EMBEDDINGS, EMBEDDINGS], "squares"),
+        _node("Abs", [EMBEDDINGS], "sizes"),
+        _node("MatMul", ["sizes", "size/weights"], "size"),
+        _node("Add", ["size", "tiny"], "size/positive"),
+        _node("Div", [EMBEDDINGS, "size/positive"], "sized"),
+        _node("Mul", ["sized", "sized"], "squares"),
         _node("MatMul", ["squares", "ones"], "length/square"),
         _node("Sqrt", ["length/square"], "length"),
         _node("Add", ["length", "tiny"], "length/positive"),
-        _node("Div", [EMBEDDINGS, "length/positive"], "unit"),
+        _node("Div", ["sized", "length/positive"], "unit"),
     ]
 
 
@@ -212,8 +228,7 @@ def _novelty() -> list[NodeProto]:
         _node("Mul", ["gap", "gap"], "gap/squares"),
         _node("MatMul", ["gap/squares", "ones/rank"], "gap/distance"),
         _node("Add", ["rest/distance", "gap/distance"], "distance"),
-        _node("Mul", ["distance", "dim/inverse"], "distance/mean"),
-        _node("Sqrt", ["distance/mean"], "score"),
+        _node("Sqrt", ["distance"], "score"),
         _node("Reshape", ["score", "flat"], UNKNOWN_SCORE),
         _node("Greater", [UNKNOWN_SCORE, "threshold"], UNKNOWN),
     ]

@@ -102,7 +102,7 @@ def softmax(logits: Floats) -> Floats:
     return shifted
 
 
-def sets(probabilities: NDArray[np.floating], threshold: float) -> NDArray[np.bool_]:
+def sets(probabilities: NDArray[np.floating], threshold: float | np.float32) -> NDArray[np.bool_]:
     """Which classes are in the set of each row, (n, K)."""
     chosen: NDArray[np.bool_] = probabilities >= threshold
     chosen[np.arange(len(chosen)), probabilities.argmax(axis=1)] = True

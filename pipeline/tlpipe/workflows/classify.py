@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tlpipe.errors import ClassifierError, OptionError
+from tlpipe.errors import BackboneError, ClassifierError, OptionError
 from tlpipe.execution import Precision
 from tlpipe.files import check_output, is_file
 from tlpipe.seams import OpenedNetwork
@@ -69,10 +69,21 @@ class ClassifyResult:
 
 @dataclass(frozen=True)
 class Classifier:
-    """An opened classifier file; its network computes "probabilities" (K,) alone."""
+    """An opened classifier file.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+    info : ClassifierInfo
+    whole : OpenedNetwork
+        With all outputs that it has.
+    network : OpenedNetwork
+        The same with the outputs that are wanted; "probabilities" (K,) alone, at first.
+    """
 
     path: Path
     info: ClassifierInfo
+    whole: OpenedNetwork
     network: OpenedNetwork
 
     def outcomes(
@@ -96,14 +107,19 @@ class Classifier:
             Its input or an output is not of the shape that the metadata state.
         """
         for name, shape in shapes.items():
-            found = self.network.only([name]).shapes()
+            try:
+                found = self.whole.only([name]).shapes()
+            except BackboneError as exc:
+                raise ClassifierError(
+                    f"{str(self.path)!r} is damaged: its graph lacks the output {name!r}."
+                ) from exc
             if found != ((*self.info.image_size, 3), shape):
                 raise ClassifierError(
                     f"{str(self.path)!r} is damaged: its graph takes and gives {found}, its"
                     f" metadata speak of images of {self.info.image_size} and"
                     f" {len(self.info.classes)} classes."
                 )
-        return self.network.only(list(shapes))
+        return self.whole.only(list(shapes))
 
     def saying(self, columns: Columns) -> Classifier:
         """The classifier, computing what `columns` need.
@@ -180,7 +196,7 @@ def open_classifier(path: str | Path, options: RunOptions | None = None) -> Clas
             hint=f"Train it anew, or use the tlpipe version that made it ({info.tlpipe_version}).",
         )
     check_decoder(info.decoder)
-    found = Classifier(path, info, network)
+    found = Classifier(path, info, network, network)
     shapes = {"probabilities": (len(info.classes),)}
     return replace(found, network=found.computing(shapes))
 

@@ -160,11 +160,11 @@ def train_head(
     if task is None:
         judged = head.probabilities(data.vectors[plan.judge])
         metrics = measure(judged, data.labels[plan.judge], classes)
-        knowing = knowing_of(data, plan, head)
     else:
         thresholds = task.thresholds(head)
         layer, training = replace(layer, thresholds=thresholds), training | task.facts(head)
-        metrics, knowing = task.measured(head, data.vectors, thresholds), Knowing.nothing()
+        metrics = task.measured(head, data.vectors, thresholds)
+    knowing = knowing_of(data, plan, head)
     calibration = read_calibration(data.header.calibration, repr(str(features)))
     if calibration is None:
         prepared = prepared_file(card, open_graph)
@@ -193,7 +193,7 @@ def train_head(
     joined = join_head(network, layer, knowing.novelty, knowing.set_threshold, info.to_metadata())
     with whole_file(output) as temporary:
         write_model(joined, temporary)
-        parity = _check_parity(temporary, prepared, head, layer.thresholds)
+        parity = _check_parity(temporary, prepared, head, knowing, layer.thresholds)
     report = {"classes": classes, "training": training, "metrics": metrics.to_dict()}
     write_report(report_path, report)
     return TrainResult(
@@ -265,12 +265,17 @@ def _training(data: Features, plan: Plan, head: Head, seed: int) -> dict[str, An
 
 
 def _check_parity(
-    classifier: Path, prepared: Path, head: Head, thresholds: Float32Array | None
+    classifier: Path,
+    prepared: Path,
+    head: Head,
+    knowing: Knowing,
+    thresholds: Float32Array | None,
 ) -> float:
     """Compare the joined file with the backbone alone and with the head as it was trained.
 
     The file is run on four images of noise; its embeddings must be those of the prepared
-    backbone by itself, its probabilities those that the head gives for them in float64.
+    backbone by itself, its probabilities those that the head gives for them in float64, and what
+    follows from these what NumPy makes of them.
 
     Returns
     -------
@@ -286,6 +291,7 @@ def _check_parity(
         raise ExportError(
             "The classifier's embeddings are not those of the backbone alone; it was not written."
         )
+    knowing.check(ours)
     expected = head.probabilities(ours["embeddings"])
     difference = float(np.abs(ours["probabilities"] - expected).max())
     if not difference <= PARITY:
