@@ -164,12 +164,13 @@ def paint(path: Path, names: list[str], seed: int) -> None:
 
 def images(root: Path, times: int, separator: str = "|", **last: str) -> Path:
     """Each subset of the colours `times` times, and a manifest; further rows are `last`."""
-    rows = ["path,label"]
+    rows = ["path,label,split"]
     for number in range(8 * times):
         names = [name for bit, name in enumerate(COLOURS) if number >> bit & 1]
         paint(root / f"{number:03d}.png", names, number)
-        rows.append(f"{number:03d}.png,{separator.join(names) or separator}")
-    rows += [f"{name}.png,{label}" for name, label in last.items()]
+        split = "test" if number // 8 % 4 == 3 else "train"
+        rows.append(f"{number:03d}.png,{separator.join(names) or separator},{split}")
+    rows += [f"{name}.png,{label},test" for name, label in last.items()]
     for number, name in enumerate(last):
         paint(root / f"{name}.png", [], 1000 + number)
     path = root / "m.csv"
@@ -192,7 +193,8 @@ def numpy_of(several: Several, embeddings: np.ndarray) -> tuple[np.ndarray, np.n
     model = onnx.load(several.classifier)
     head = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     x = embeddings.astype(np.float64)
-    if any(node.name == "tlpipe/head/unit" for node in model.graph.node):
+    (gemm,) = (node for node in model.graph.node if node.name == "tlpipe/head/logits")
+    if gemm.input[0] != "embeddings":
         x /= np.linalg.norm(x, axis=1, keepdims=True)
     logits = x @ head["tlpipe/head/weights"] + head["tlpipe/head/bias"]
     probabilities = 1 / (1 + np.exp(-logits))
@@ -201,9 +203,15 @@ def numpy_of(several: Several, embeddings: np.ndarray) -> tuple[np.ndarray, np.n
 
 def test_the_graph_is_what_numpy_says(several: Several) -> None:
     session = onnxruntime.InferenceSession(several.classifier, providers=["CPUExecutionProvider"])
-    assert [o.name for o in session.get_outputs()] == ["probabilities", "embeddings", "labels"]
+    assert [o.name for o in session.get_outputs()] == [
+        "probabilities",
+        "embeddings",
+        "labels",
+        "unknown_score",
+        "unknown",
+    ]
     noise = np.random.default_rng(1).integers(0, 256, (40, TINY_SIZE, TINY_SIZE, 3), np.uint8)
-    probabilities, embeddings, labels = session.run(None, {"image": noise})
+    probabilities, embeddings, labels, *_ = session.run(None, {"image": noise})
     expected, given_labels = numpy_of(several, embeddings)
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
     assert labels.dtype == np.bool_
@@ -218,7 +226,8 @@ def test_what_training_says(several: Several) -> None:
     assert result.classes == ["blue", "green", "red"]
     assert isinstance(result.metrics, MultilabelMetrics)
     assert result.metrics.micro_f1 > 0.9
-    assert result.training["count"] < 97  # the rest judges
+    assert result.training["count"] == 72
+    assert result.metrics.count == 25
     assert result.training["labels_left_out"] == {"odd": 1}
     assert any("'odd' (1)" in notice for notice in result.notices)
     assert any("1 embeddings have no label" in notice for notice in result.notices)
@@ -299,11 +308,12 @@ def test_classify_lists_labels(several: Several, tmp_path: Path) -> None:
 def test_evaluate_reads_labels_as_training_did(several: Several, tmp_path: Path) -> None:
     result = tlpipe.evaluate(several.classifier, several.manifest, output=tmp_path / "e.json")
     assert isinstance(result.metrics, MultilabelMetrics)
-    assert result.metrics.count == 97  # the one without a label is left out
+    assert result.metrics.count == 25  # the one without a label is left out
     assert result.notices == ["1 labels were left out of training and are not judged: ['odd']."]
     expected = labels_by_numpy(several)
     with several.manifest.open(newline="", encoding="utf-8") as stream:
-        truth = {row["path"]: row["label"] for row in csv.DictReader(stream) if row["label"]}
+        rows = [row for row in csv.DictReader(stream) if row["split"] == "test" and row["label"]]
+    truth = {row["path"]: row["label"] for row in rows}
     classes = result.classes
     y_true = [[name in cell.split("|") for name in classes] for cell in truth.values()]
     y_found = [[name in expected[key] for name in classes] for key in truth]
@@ -315,13 +325,14 @@ def test_evaluate_reads_labels_as_training_did(several: Several, tmp_path: Path)
         tlpipe.evaluate(several.classifier, other)
 
 
-def test_the_model_of_the_unknown_is_of_single_labels(several: Several, tmp_path: Path) -> None:
-    with pytest.raises(ClassifierError, match="which --unknown needs"):
+def test_there_are_no_sets_of_several_labels(several: Several, tmp_path: Path) -> None:
+    columns = Columns(unknown=True)
+    tlpipe.classify(several.classifier, several.manifest, tmp_path / "p.csv", columns=columns)
+    header = (tmp_path / "p.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert header == "key,status,labels,unknown,unknown_score,reason,detail"
+    with pytest.raises(ClassifierError, match="which --sets needs"):
         tlpipe.classify(
-            several.classifier,
-            several.manifest,
-            tmp_path / "p.csv",
-            columns=Columns(unknown=True),
+            several.classifier, several.manifest, tmp_path / "q.csv", columns=Columns(sets=True)
         )
 
 
@@ -418,7 +429,7 @@ def test_a_rare_label_is_spread_over_the_folds(tiny_card: Card, tmp_path: Path) 
 
 
 def test_few_images_judge_in_cross_validation(tiny_card: Card, tmp_path: Path) -> None:
-    result = trained_on(tmp_path, tiny_card, ["a", "a|b", "b", "|", "a", "a|b", "b", "|"])
+    result = trained_on(tmp_path, tiny_card, ["a", "a|b", "b", "|", "a", "b", "|"])
     assert result.metrics.count > 0
     assert any("the F1 flatters" in notice for notice in result.notices)
 

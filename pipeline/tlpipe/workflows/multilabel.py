@@ -92,7 +92,7 @@ class LabelTask:
             )
         return measure_multilabel(probabilities, self.labels[rows], thresholds, self.classes)
 
-    def notices(self, head: Head) -> list[str]:
+    def notices(self) -> list[str]:
         """What a user would want to know of it."""
         found = []
         if not self.joined:
@@ -108,7 +108,7 @@ class LabelTask:
                 f" training images have them, or lack them: {', '.join(some)}{more}. Their images"
                 " train and judge the other labels."
             )
-        if head.held_out is None:
+        if not self.plan.folds:
             found.append("No image was held out to set the thresholds: all are 0.5.")
         elif not self.plan.judge.size:
             found.append(

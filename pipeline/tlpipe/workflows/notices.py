@@ -51,17 +51,15 @@ def notices_of(data: Features, plan: Plan, task: LabelTask | None = None) -> lis
             " content: the numbers flatter."
         )
     if task is None:
-        classes, judged = (
-            data.classes,
-            np.bincount(data.labels[plan.judge], minlength=len(data.classes)),
-        )
+        classes = data.classes
+        judged = np.bincount(data.labels[plan.judge], minlength=len(classes))
     else:
         rows = plan.judge if plan.judge.size else plan.fit
         classes, judged = task.classes, task.labels[rows].sum(axis=0)
     missing = [classes[k] for k in np.flatnonzero(judged == 0)]
     if missing:
         notices.append(f"No image of {missing} was left to judge the classifier.")
-    return notices
+    return notices if task is None else notices + task.notices()
 
 
 def _precision_notices(precision: str) -> list[str]:

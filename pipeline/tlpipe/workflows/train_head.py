@@ -39,8 +39,6 @@ from tlpipe.workflows.multilabel import check_labels, plan_labels
 from tlpipe.workflows.notices import notices_of
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from tlpipe.types import Float32Array
 
 PARITY = 1e-4
@@ -143,18 +141,16 @@ def train_head(
     card = _card(data, Path(features))
     check_classifier_output(output, overwrite=overwrite, inputs=weight_files(card))
     task = None if separator is None else plan_labels(data, separator, seed)
-    labels: NDArray[Any]
-    if task is None:
-        classes, labels, plan = data.classes, data.labels, _plan(data, seed)
-    else:
-        classes, labels, plan = task.classes, task.labels, task.plan
+    classes, plan = (task.classes, task.plan) if task else (data.classes, _plan(data, seed))
 
     def tried(count: int) -> None:
         if progress is not None:
             progress(Progress("train-head", count, None, 0))
 
     options = HeadOptions(scalings=("raw", "standardised"))
-    head = train(data.vectors, labels, plan.fit, plan.folds, options, tried)
+    head = train(
+        data.vectors, task.labels if task else data.labels, plan.fit, plan.folds, options, tried
+    )
     layer, training = head.layer(), _training(data, plan, head, seed)
     metrics: Metrics | MultilabelMetrics
     if task is None:
@@ -203,11 +199,7 @@ def train_head(
         training,
         metrics,
         parity,
-        [
-            *notices_of(data, plan, task),
-            *([] if task is None else task.notices(head)),
-            *knowing.notices,
-        ],
+        [*notices_of(data, plan, task), *knowing.notices],
     )
 
 
