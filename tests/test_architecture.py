@@ -49,7 +49,7 @@ OWNERS = {
     "openvino": {"stages/session/openvino.py"},
     "h5py": {"stages/store/"},
     "sklearn": {"stages/digits.py"},
-    "threadpoolctl": {"stages/head/pool.py"},
+    "threadpoolctl": {"stages/head/pool.py", "stages/novelty.py"},
     "onnx": {"graph/"},
     "google": {"graph/"},
     "PIL": {"stages/decode.py", "stages/preprocess.py", "stages/digits.py", "stages/sample.py"},

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tlpipe.stages.head.rows import InMemory, Scaled, Scaling, Vectors, scaled_rows
-from tlpipe.stages.head.search import STEP, Search, Task, Trial, log_losses
+from tlpipe.stages.head.search import STEP, TOLERANCE, Search, Task, Trial, log_losses
 from tlpipe.stages.head.spectrum import measure_spectrum
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     Folds = Sequence[tuple[Rows, Rows]]
 
 SCREENED = 8192
-"""Rows on which all scalings are tried first, where there are half as many more."""
+"""Rows on which all scalings are trained first, where there are half as many more; half as many are
+scored."""
+
+_LOOSE = 3e-3  # tolerance of a search on many rows, where held-out rows tell no finer differences
 
 _COPY_BYTES = 96 << 20  # embeddings of less are scaled once and for all, in a copy
 _IN_DOUBT = 2.0  # standard errors of the difference within which a scaling stays in the running
@@ -81,12 +84,15 @@ def choose(
 
     contenders: list[tuple[Scaling, Sequence[float] | None, Any]]
     contenders = [(scaling, exponents, None) for scaling in scalings]
+    tolerance = TOLERANCE
     if exponents is None and task.counts.size > 1.5 * SCREENED:
         contenders = _screen(task, folds[0], scalings, pool, tell)
         trials.clear()
+        tolerance = _LOOSE
     found: list[tuple[float, Search, float]] = []
     for scaling, first, begin in contenders:
         search = _search(task, folds, scaling, pool, begin)
+        search.tolerance = tolerance
         if exponents is None:
             search.walk(first, tell)
         else:
@@ -129,7 +135,7 @@ def _screen(
     rng = np.random.default_rng(0)
     train, held = (
         np.sort(rng.permutation(rows)[:most])
-        for rows, most in zip(fold, (SCREENED * 4 // 5, SCREENED // 5), strict=True)
+        for rows, most in zip(fold, (SCREENED, SCREENED // 2), strict=True)
     )
     rows = np.sort(np.concatenate([train, held]))
     some = Task(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tlpipe.stages.head.objective import Problems, evaluate
-from tlpipe.stages.head.spectrum import Spectrum
+from tlpipe.stages.head.spectrum import Metric, Spectrum
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     from tlpipe.stages.head.pool import Pool
 
 MEMORY = 6
-"""Pairs of steps and changes of the gradient that each problem remembers."""
+"""Pairs of steps and changes of the gradient that each of many problems remembers."""
+
+LONG_MEMORY = 30
+"""The same of one problem that must come near to its optimum."""
+
+_MEMORY_BYTES = 64 << 20  # of one problem's pairs
 
 _ARMIJO = 1e-4
 _ROUNDING = {4: 1e-6, 8: 1e-12}  # relative error of a value, by the bytes of a number
@@ -42,7 +47,7 @@ class Solution:
         Weights, and last the bias.
     value : float
     gap : float
-        Bound on how far the value lies above the least, as a fraction of it: see ``gap_of``.
+        Estimate of how far the value lies above the least, as a fraction of it.
     evaluations : int
     converged : bool
     """
@@ -57,15 +62,17 @@ class Solution:
 class _Descent:
     """One problem on its way."""
 
-    def __init__(self, theta: NDArray[Any], strength: float, spectrum: Spectrum) -> None:
+    def __init__(
+        self, theta: NDArray[Any], strength: float, spectrum: Spectrum, memory: int
+    ) -> None:
         self.theta, self._strength, self._spectrum = theta, strength, spectrum
         self.value, self.evaluations, self.stalled = np.inf, 0, False
         self.gradient = np.zeros_like(theta)
         self.trial = theta
-        self.expected = np.inf  # estimate of the gap, relative
+        self.expected = np.inf  # half of the squared Newton decrement, relative: the gap's estimate
         self._direction = np.zeros_like(theta)
         self._slope, self._step = 0.0, 1.0
-        self._pairs: deque[tuple[Any, Any, float]] = deque(maxlen=MEMORY)
+        self._pairs: deque[tuple[Any, Any, float]] = deque(maxlen=memory)
         self._noise = _ROUNDING[theta.dtype.itemsize]
 
     def take(self, value: float, gradient: NDArray[Any], curvature: NDArray[np.float64]) -> None:
@@ -99,10 +106,10 @@ class _Descent:
         self._turn(curvature)
 
     def _turn(self, curvature: NDArray[np.float64]) -> None:
-        strength = self._strength * curvature
-        away = self._spectrum.precondition(self.gradient, strength)
+        metric = self._spectrum.metric(self._strength * curvature)
+        away = metric.times(self.gradient)
         self.expected = 0.5 * _dot(self.gradient, away) / max(self.value, 1e-300)
-        self._direction = -self._times_inverse(strength)
+        self._direction = -self._times_inverse(metric)
         self._slope = _dot(self.gradient, self._direction)
         if not self._slope < 0:
             self._pairs.clear()
@@ -111,7 +118,7 @@ class _Descent:
             self.stalled = not self._slope < 0
         self._step = 1.0
 
-    def _times_inverse(self, strength: NDArray[np.float64]) -> NDArray[Any]:
+    def _times_inverse(self, metric: Metric) -> NDArray[Any]:
         """Two-loop recursion."""
         found = self.gradient.copy()
         factors = []
@@ -119,10 +126,10 @@ class _Descent:
             factor = rho * _dot(step, found)
             found -= np.asarray(factor, found.dtype) * change
             factors.append(factor)
-        found = self._spectrum.precondition(found, strength)
+        found = metric.times(found)
         if self._pairs:
             step, change, rho = self._pairs[-1]
-            scaled = self._spectrum.precondition(change, strength)
+            scaled = metric.times(change)
             found *= np.asarray(1 / (rho * _dot(change, scaled)), found.dtype)
         for (step, change, rho), factor in zip(self._pairs, reversed(factors), strict=True):
             found += np.asarray(factor - rho * _dot(change, found), found.dtype) * step
@@ -136,6 +143,7 @@ def minimise(
     pool: Pool,
     done: Callable[[_Descent], bool],
     most: int,
+    memory: int = MEMORY,
 ) -> list[Solution]:
     """Minimise all problems together.
 
@@ -152,10 +160,14 @@ def minimise(
         Whether a problem is near enough to its optimum.
     most : int
         Evaluations of a problem at most.
+    memory : int
+        Pairs that each problem remembers; fewer where they are large.
     """
     total = problems.total
+    memory = max(MEMORY, min(memory, _MEMORY_BYTES // (2 * starts[0].nbytes)))
     ways = [
-        _Descent(start, float(problems.c[p] * total[p]), spectrum) for p, start in enumerate(starts)
+        _Descent(start, float(problems.c[p] * total[p]), spectrum, memory)
+        for p, start in enumerate(starts)
     ]
     active = np.arange(len(ways))
     while active.size:
@@ -169,18 +181,9 @@ def minimise(
 
         going = pool.map(move, range(active.size))
         active = active[np.array(going)]
-    return [Solution(way.theta, way.value, gap_of(way), way.evaluations, done(way)) for way in ways]
-
-
-def gap_of(way: _Descent) -> float:
-    """Bound on ``(value - least) / value``.
-
-    The objective is strongly convex in the weights with the constant 1, that of the penalty, so
-    ``value - least <= 0.5 * ||gradient||^2`` (Boyd & Vandenberghe, "Convex Optimization",
-    equation 9.9). The bias has no penalty: its part of the gradient counts as if it
-    had one, which holds wherever C times the rows' curvature is 1 or more.
-    """
-    return 0.5 * _dot(way.gradient, way.gradient) / max(way.value, 1e-300)
+    return [
+        Solution(way.theta, way.value, way.expected, way.evaluations, done(way)) for way in ways
+    ]
 
 
 def _dot(a: NDArray[Any], b: NDArray[Any]) -> float:

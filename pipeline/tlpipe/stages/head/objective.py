@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 2 << 20  # of the logits of a chunk: they are gone over several times
 _CURVATURE_STEP = 8  # each eighth row tells the curvature well enough
+_MOST_COUPLED = 64  # classes whose curvature is taken together: the matrix is decomposed often
 
 Labels = Any
 """int32 array (N,) for a softmax, or bool array (N, K) for sigmoids."""
@@ -70,8 +71,9 @@ class Evaluation:
     value : float64 array (A,)
     gradient : array (A, K, D + 1)
         Of the weights, and last of the bias.
-    curvature : float64 array (A, K)
-        Mean over the rows of the loss's second derivative by the logit of each class.
+    curvature : float64 array (A, K, K), or (A, K)
+        Mean over the rows of the loss's second derivatives by the logits; of many classes, and of
+        sigmoids, its diagonal alone.
     """
 
     value: NDArray[np.float64]
@@ -107,8 +109,12 @@ def evaluate(
     return Evaluation(
         value=0.5 * squares + c * loss,
         gradient=gradient,
-        curvature=curvature * _CURVATURE_STEP / problems.total[which][:, np.newaxis],
+        curvature=curvature * _CURVATURE_STEP / _column(problems.total[which], curvature.ndim),
     )
+
+
+def _column(values: NDArray[np.float64], ndim: int) -> NDArray[np.float64]:
+    return values.reshape(-1, *[1] * (ndim - 1))
 
 
 def logits(theta: NDArray[Any], block: NDArray[Any]) -> NDArray[Any]:
@@ -125,7 +131,9 @@ def _part(
 ) -> tuple[NDArray[np.float64], NDArray[Any], NDArray[np.float64]]:
     """Loss (A,), its gradient and curvature over a range of rows."""
     count, classes, width = theta.shape
-    loss, curvature = np.zeros(count), np.zeros((count, classes))
+    coupled = problems.labels.ndim == 1 and classes <= _MOST_COUPLED
+    loss = np.zeros(count)
+    curvature = np.zeros((count, classes, classes) if coupled else (count, classes))
     gradient = np.zeros_like(theta)
     flat = gradient.reshape(count * classes, width)
     group = problems.group[which]
@@ -187,5 +195,10 @@ def _add_curvature(
     probabilities: NDArray[Any], counts: NDArray[np.float32], curvature: NDArray[np.float64]
 ) -> None:
     some = probabilities[:, :, ::_CURVATURE_STEP]
-    weights = counts[:, ::_CURVATURE_STEP]
-    curvature += np.einsum("akb,akb,ab->ak", some, 1 - some, weights, optimize=False)
+    weighted = some * counts[:, np.newaxis, ::_CURVATURE_STEP]
+    if curvature.ndim == 2:
+        curvature += np.einsum("akb,akb->ak", weighted, 1 - some)
+        return
+    curvature -= weighted @ some.transpose(0, 2, 1)  # of a softmax: diag(p) - p p'
+    each = np.arange(curvature.shape[1])
+    curvature[:, each, each] += weighted.sum(axis=2)

@@ -16,7 +16,9 @@ from tlpipe.stages.head.rows import Vectors
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-RANK = 256
+_RANKS = (64, 256)  # for less, and for more than so many rows:
+_MANY_ROWS = 20_000
+_LEAST_STRENGTH = 1e-2  # of the mean: adding a constant to all logits changes nothing
 _SAMPLE_ROWS = 8192
 _ITERATIONS = 2
 
@@ -42,37 +44,62 @@ class Spectrum:
     rest: float
     trace: float
 
-    def precondition(self, gradient: NDArray[Any], strength: NDArray[np.float64]) -> NDArray[Any]:
-        """Multiply with an approximate inverse of the Hessian, (K, D + 1).
+    def metric(self, strength: NDArray[np.float64]) -> Metric:
+        """Approximate inverse of the Hessian, for C times the rows times their curvature."""
+        if strength.ndim == 1:
+            return Metric(self, np.maximum(strength, 1e-30), None)
+        values, classes = np.linalg.eigh(strength)
+        return Metric(self, np.maximum(values, _LEAST_STRENGTH * values.mean()), classes)
 
-        The Hessian of class k is taken for ``I + strength[k] * covariance``; that of its bias for
-        ``strength[k]``.
 
-        Parameters
-        ----------
-        gradient : array (K, D + 1)
-        strength : float64 array (K,)
-            C times the number of rows times their mean curvature.
-        """
+@dataclass(frozen=True)
+class Metric:
+    """Approximate inverse of a Hessian.
+
+    The Hessian is taken for ``I + A (x) covariance``, the Kronecker product of the mean curvature A
+    by the logits (K, K) and the embeddings' covariance (D, D), of which the main directions are
+    known; as Martens & Grosse, "Optimizing Neural Networks with Kronecker-factored Approximate
+    Curvature", ICML 2015, do for whole networks. That of the bias is taken for A.
+
+    Attributes
+    ----------
+    spectrum : Spectrum
+    values : float64 array (K,)
+        Eigenvalues of A.
+    classes : float64 array (K, K) or None
+        Its eigenvectors; None where A is diagonal.
+    """
+
+    spectrum: Spectrum
+    values: NDArray[np.float64]
+    classes: NDArray[np.float64] | None
+
+    def times(self, gradient: NDArray[Any]) -> NDArray[Any]:
+        """Multiply a gradient (K, D + 1) with the inverse."""
         dtype = gradient.dtype
-        inner = 1 / (1 + strength * self.rest)
-        along = 1 / (1 + strength[:, np.newaxis] * self.variances) - inner[:, np.newaxis]
-        directions = self.directions.astype(dtype, copy=False)
+        turned = gradient
+        turn = None if self.classes is None else self.classes.astype(dtype)
+        if turn is not None:
+            turned = turn.T @ gradient
+        strength = self.values
+        inner = 1 / (1 + strength * self.spectrum.rest)
+        along = 1 / (1 + strength[:, np.newaxis] * self.spectrum.variances) - inner[:, np.newaxis]
+        directions = self.spectrum.directions.astype(dtype, copy=False)
         found = np.empty_like(gradient)
-        weights = gradient[:, :-1]
+        weights = turned[:, :-1]
         found[:, :-1] = ((weights @ directions) * along.astype(dtype)) @ directions.T
         found[:, :-1] += weights * inner[:, np.newaxis].astype(dtype)
-        found[:, -1] = gradient[:, -1] / np.maximum(strength, 1e-30).astype(dtype)
-        return found
+        found[:, -1] = turned[:, -1] / strength.astype(dtype)
+        return found if turn is None else turn @ found
 
 
-def measure_spectrum(scaled: Vectors, rank: int = RANK) -> Spectrum:
+def measure_spectrum(scaled: Vectors) -> Spectrum:
     """Find the main directions of scaled rows (N, D), on a regular sample of them."""
     count, dim = scaled.shape
     rows = np.unique(np.linspace(0, count - 1, min(count, _SAMPLE_ROWS)).astype(np.intp))
     sample = scaled.take(rows)
     trace = float(np.einsum("nd,nd->", sample, sample, dtype=np.float64)) / rows.size
-    rank = min(rank, dim, rows.size)
+    rank = min(_RANKS[count >= _MANY_ROWS], dim, rows.size)
     basis = np.random.default_rng(0).standard_normal((dim, rank), np.float32)
     for _ in range(_ITERATIONS):
         basis, _ = np.linalg.qr(sample.T @ (sample @ basis))

@@ -52,7 +52,7 @@ class Head:
     trials : list of Trial
         Settings that were tried, in their order; none where there were too few rows to choose.
     gap : float
-        Bound on how far the objective lies above the least, as a fraction of it.
+        Estimate of how far the objective lies above the least, as a fraction of it.
     held_out : HeldOut or None
         For whatever must be set on rows that did not train; None where every row trains.
     """

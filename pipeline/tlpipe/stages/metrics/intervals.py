@@ -74,8 +74,10 @@ def of_gain(more: int, less: int, count: int) -> Interval:
     return max(-1.0, p - q - half), min(1.0, p - q + half)
 
 
-def of_mean(values: NDArray[np.float64], rng: np.random.Generator) -> Interval:
-    """Interval of the mean of a loss, never below 0, by BCa bootstrap over images.
+def of_mean(
+    values: NDArray[np.float64], rng: np.random.Generator, most: float = math.inf
+) -> Interval:
+    """Interval of the mean of a loss, between 0 and `most`, by BCa bootstrap over images.
 
     The distances from the mean are widened as Student's t asks for at so few images (Hesterberg
     2015, "What teachers should know about the bootstrap"). Of more than 10,000 images the normal
@@ -86,6 +88,8 @@ def of_mean(values: NDArray[np.float64], rng: np.random.Generator) -> Interval:
     values : float64 array (N,)
         N is at least 2.
     rng : numpy.random.Generator
+    most : float
+        The greatest value that a loss can have.
     """
     count, mean = values.size, float(values.mean())
     residuals = values - mean
@@ -94,7 +98,7 @@ def of_mean(values: NDArray[np.float64], rng: np.random.Generator) -> Interval:
         return mean, mean
     if count > _MOST_RESAMPLED:
         half = Z * math.sqrt(variance / (count - 1))
-        return mean - half, mean + half
+        return max(0.0, mean - half), min(most, mean + half)
 
     def draw(times: int) -> NDArray[np.float64]:
         rows: NDArray[np.float64] = values[rng.integers(0, count, (times, count))].mean(axis=1)
@@ -103,7 +107,7 @@ def of_mean(values: NDArray[np.float64], rng: np.random.Generator) -> Interval:
     skewness = float((residuals**3).mean()) / variance**1.5
     low, high = _bca(resampled(draw, count), mean, skewness / (6 * math.sqrt(count)))
     wider = _students(count - 1) / Z * math.sqrt(count / (count - 1))
-    return max(0.0, mean - wider * (mean - low)), mean + wider * (high - mean)
+    return max(0.0, mean - wider * (mean - low)), min(most, mean + wider * (high - mean))
 
 
 def _students(freedom: int) -> float:

@@ -55,8 +55,9 @@ def reading(curve: Sequence[LearningPoint]) -> str:
     interval, against ``WORTH``: they would help (the interval lies above 0, the share is at least
     ``WORTH``), they would hardly help (the whole interval lies below ``WORTH``), they may help or
     they may not (the share is at least ``WORTH``, or less), which the images judged are too few
-    to tell. All points are judged on the same images, so that the interval, which takes them for
-    independent, is rather too wide.
+    to tell. The interval is of the exponent: it takes the points for independent, though all are
+    judged on the same images (so it is rather too wide), and does not know that other training
+    images would give another curve.
     """
     points = sorted(curve, key=lambda point: point.count)
     if len(points) < _LEAST_POINTS or points[-1].count < _LEAST_RANGE * points[0].count:
@@ -71,8 +72,8 @@ def reading(curve: Sequence[LearningPoint]) -> str:
     share, low, high = (1 - 2.0**-b for b in (slope, slope - Z * deviation, slope + Z * deviation))
     error = 1 - last.accuracy
     twice = f"twice as many ({2 * last.count:,})"
-    gain = f"accuracy from {last.accuracy:.1%} to about {1 - error * (1 - share):.1%}"
-    reach = f"(95 % interval {1 - error * (1 - low):.1%} to {1 - error * (1 - high):.1%})"
+    gain = f"{error * share:+.1%} accuracy (now {last.accuracy:.1%})"
+    reach = f"(95 % interval {error * low:+.1%} to {error * high:+.1%})"
     if share >= WORTH and low > 0:
         return f"More images would help: {twice} are likely to bring {gain} {reach}."
     if high < WORTH:

@@ -25,6 +25,7 @@ TOP = 5
 LEAST_CLASSES_FOR_TOP = 10
 """Of fewer classes, being among the first five says little."""
 
+_MOST_BRIER = 2.0
 _BLOCK = 2_000_000  # probabilities looked at together
 
 
@@ -54,7 +55,7 @@ def measure(
     predicted = probabilities.argmax(axis=1)
     table = Confusion.of(labels, predicted, len(classes))
     losses = -np.log(np.maximum(true, LEAST_PROBABILITY))
-    briers = np.maximum(squares - 2 * true + 1, 0)
+    briers = np.clip(squares - 2 * true + 1, 0, _MOST_BRIER)
     calibration = calibration_error(confidence, predicted == labels)
     rng = np.random.default_rng(seed)
     accuracy, accuracy_interval = table.accuracy()
@@ -68,7 +69,7 @@ def measure(
     }
     if labels.size > 1:
         intervals["log_loss"] = of_mean(losses, rng)
-        intervals["brier"] = of_mean(briers, rng)
+        intervals["brier"] = of_mean(briers, rng, _MOST_BRIER)
     top = None
     if len(classes) >= LEAST_CLASSES_FOR_TOP:
         among = int((_ranks(probabilities, labels, true) < TOP).sum())
