@@ -19,6 +19,7 @@ LAYERS = [
         "errors",
         "execution",
         "files",
+        "label_cells",
         "last_layer",
         "machine",
         "precision",

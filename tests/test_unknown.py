@@ -361,7 +361,9 @@ def test_the_most_probable_class_is_always_in_the_set() -> None:
 
 def test_a_head_without_extras_is_a_gemm_and_a_softmax() -> None:
     """As in the files of earlier versions: the names and bytes of its operators stay."""
-    shape = HeadShape(normalise=False, activation="softmax", novelty=False, sets=False)
+    shape = HeadShape(
+        normalise=False, activation="softmax", labels=False, novelty=False, sets=False
+    )
     gemm = helper.make_node(
         "Gemm",
         ["embeddings", "tlpipe/head/weights", "tlpipe/head/bias"],
@@ -382,7 +384,7 @@ def test_every_operator_of_a_head_has_tlpipes_name_and_every_head_is_another() -
         assert all(node.name.startswith("tlpipe/head/") for node in nodes)
         assert len({node.name for node in nodes}) == len(nodes)
         seen.add(b"".join(sorted(node.SerializeToString() for node in nodes)))
-    assert len(seen) == len(SHAPES) == 16
+    assert len(seen) == len(SHAPES) == 32
 
 
 @pytest.mark.parametrize("name", ["mean", "basis", "whiten", "centres"])

@@ -107,9 +107,12 @@ class LastLayer:
         Whether `x` is the embedding brought to unit length, or as it is.
     activation : {"softmax", "sigmoid"}
         Sigmoid where an image may have several labels.
+    thresholds : float32 array (K,) or None
+        From which probability on an image is given a label, where it may have several.
     """
 
     weights: Float32Array
     bias: Float32Array
     normalise: bool = False
     activation: HeadActivation = "softmax"
+    thresholds: Float32Array | None = None

@@ -31,9 +31,8 @@ from tlpipe.types import SPLIT_CHOICES
 @click.option(
     "--top-k",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="How many classes a row names, the most probable first.",
+    help="How many classes a row names with their probabilities, the most probable first. By"
+    " default 1; none where an image may have several labels.",
 )
 @click.option(
     "--unknown",
@@ -52,7 +51,7 @@ def classify_command(
     classifier: Path,
     source: Path,
     output: Path,
-    top_k: int,
+    top_k: int | None,
     unknown: bool,
     sets: bool,
     overwrite: bool,
@@ -61,7 +60,7 @@ def classify_command(
     """Classify images: one row per input, in order.
 
     SOURCE is as for 'tlpipe embed'; labels are not needed. An image that cannot be read is a row
-    with its reason.
+    with its reason. Where an image may have several labels, its row lists them.
 
     \b
     Example:
@@ -83,6 +82,8 @@ def classify_command(
         )
     rate = result.count / result.elapsed_s
     found = ", ".join(f"{name} {n:,}" for name, n in result.classes.most_common(20))
+    if result.without:
+        found += (", " if found else "") + f"{counted(result.without, 'image')} without a label"
     say(
         f"Wrote {str(output)!r}: {counted(result.count, 'row')} at {rate:,.0f} images/s on"
         f" {result.provider}. Predicted: {found or 'nothing'}."
@@ -150,6 +151,8 @@ def evaluate_command(
     if output is not None:
         say(f"Wrote {str(output)!r}.")
     show_rejects(result.rejects, "They were left out.")
+    for notice in result.notices:
+        say(notice)
     show_metrics(result.metrics, result.classes, result.judged_on)
     if result.too_many_rejects:
         say("These are more rejects than --max-rejects allows.")

@@ -34,7 +34,19 @@ _MULTILABEL_NAMES = {
 }
 
 
-def show_metrics(metrics: Metrics, classes: Sequence[str], judged_on: str) -> None:
+def show_metrics(
+    metrics: Metrics | MultilabelMetrics, classes: Sequence[str], judged_on: str
+) -> None:
+    """What was measured, of whichever kind the classifier is."""
+    from tlpipe.stages.metrics import MultilabelMetrics
+
+    if isinstance(metrics, MultilabelMetrics):
+        show_multilabel_metrics(metrics, judged_on)
+    else:
+        _show_single_label(metrics, classes, judged_on)
+
+
+def _show_single_label(metrics: Metrics, classes: Sequence[str], judged_on: str) -> None:
     """Each number with its interval, calibration, per-class table, confusion, learning curve."""
     from tlpipe.stages.metrics import verdict
 

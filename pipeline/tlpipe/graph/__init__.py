@@ -34,6 +34,9 @@ CLASS_SCORES = f"{OWN_PREFIX}scores"
 PROBABILITIES = "probabilities"
 """Output of a classifier: float32 (N, K)."""
 
+LABELS = "labels"
+"""Output of a classifier: bool (N, K), the labels of an image that may have several."""
+
 UNKNOWN_SCORE = "unknown_score"
 """Output of a classifier: float32 (N,), how far an image lies from those of the classes."""
 

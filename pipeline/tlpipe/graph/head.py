@@ -15,6 +15,7 @@ from tlpipe.graph import (
     CLASS_SCORES,
     EMBEDDINGS,
     HEAD_PREFIX,
+    LABELS,
     PREDICTION_SET,
     PROBABILITIES,
     UNKNOWN,
@@ -43,6 +44,7 @@ def join_head(
     features : onnx.ModelProto
         Network whose only output is ``embeddings``, float32 (N, D). Not changed.
     layer : LastLayer
+        With thresholds it adds ``labels`` bool (N, K).
     novelty : Novelty or None
         Adds ``unknown_score`` float32 (N,) and ``unknown`` bool (N,).
     set_threshold : float or None
@@ -86,7 +88,11 @@ def _add_head(
     graph: onnx.GraphProto, layer: LastLayer, novelty: Novelty | None, set_threshold: float | None
 ) -> None:
     shape = HeadShape(
-        layer.normalise, layer.activation, novelty is not None, set_threshold is not None
+        layer.normalise,
+        layer.activation,
+        layer.thresholds is not None,
+        novelty is not None,
+        set_threshold is not None,
     )
     constants = head_constants(layer, novelty, set_threshold)
     graph.initializer.extend(
@@ -96,6 +102,7 @@ def _add_head(
     classes = layer.weights.shape[1]
     kinds: dict[str, tuple[int, list[str | int]]] = {
         PROBABILITIES: (TensorProto.FLOAT, ["N", classes]),
+        LABELS: (TensorProto.BOOL, ["N", classes]),
         UNKNOWN_SCORE: (TensorProto.FLOAT, ["N"]),
         UNKNOWN: (TensorProto.BOOL, ["N"]),
         PREDICTION_SET: (TensorProto.BOOL, ["N", classes]),

@@ -23,6 +23,7 @@ from onnx import NodeProto, helper
 from tlpipe.graph import (
     EMBEDDINGS,
     HEAD_PREFIX,
+    LABELS,
     PREDICTION_SET,
     PROBABILITIES,
     UNKNOWN,
@@ -45,12 +46,15 @@ class HeadShape:
     normalise : bool
         Whether the last layer takes embeddings of unit length.
     activation : {"softmax", "sigmoid"}
+    labels : bool
+        Whether each class has a threshold.
     novelty, sets : bool
         Whether there is a model of the unknown, and whether there are prediction sets.
     """
 
     normalise: bool
     activation: HeadActivation
+    labels: bool
     novelty: bool
     sets: bool
 
@@ -58,9 +62,9 @@ class HeadShape:
 _ACTIVATIONS: tuple[HeadActivation, ...] = ("softmax", "sigmoid")
 
 SHAPES = tuple(
-    HeadShape(normalise, activation, novelty, sets)
-    for normalise, activation, novelty, sets in product(
-        (False, True), _ACTIVATIONS, (False, True), (False, True)
+    HeadShape(normalise, activation, labels, novelty, sets)
+    for normalise, activation, labels, novelty, sets in product(
+        (False, True), _ACTIVATIONS, (False, True), (False, True), (False, True)
     )
 )
 """Every head there is."""
@@ -72,6 +76,8 @@ def head_nodes(shape: HeadShape) -> list[NodeProto]:
     if shape.normalise or shape.novelty:
         nodes += _unit_length()
     nodes += _last_layer(shape)
+    if shape.labels:
+        nodes += _labels()
     if shape.novelty:
         nodes += _novelty()
     if shape.sets:
@@ -82,6 +88,8 @@ def head_nodes(shape: HeadShape) -> list[NodeProto]:
 def head_outputs(shape: HeadShape) -> list[str]:
     """Names of the outputs that a head has."""
     outputs = [PROBABILITIES]
+    if shape.labels:
+        outputs.append(LABELS)
     if shape.novelty:
         outputs += [UNKNOWN_SCORE, UNKNOWN]
     if shape.sets:
@@ -103,6 +111,12 @@ def head_constants(
     constants: Mapping[str, Any] = {"weights": layer.weights, "bias": layer.bias}
     if layer.bias.shape != (classes,):
         raise ValueError(f"The bias has the shape {layer.bias.shape}, not {(classes,)}.")
+    if layer.thresholds is not None:
+        if layer.thresholds.shape != (classes,):
+            raise ValueError(
+                f"The thresholds have the shape {layer.thresholds.shape}, not {(classes,)}."
+            )
+        constants = {**constants, "thresholds": layer.thresholds}
     if layer.normalise or novelty is not None:
         ones = np.ones((dim, 1))
         constants = {**constants, "ones": ones, "size/weights": ones / math.sqrt(dim)}
@@ -154,7 +168,7 @@ def _node(operator: str, inputs: list[str], output: str, **attributes: Any) -> N
     return helper.make_node(operator, names, [made], name=own, **attributes)
 
 
-_TENSORS = {EMBEDDINGS, PROBABILITIES, UNKNOWN_SCORE, UNKNOWN, PREDICTION_SET}
+_TENSORS = {EMBEDDINGS, PROBABILITIES, LABELS, UNKNOWN_SCORE, UNKNOWN, PREDICTION_SET}
 
 
 def _unit_length() -> list[NodeProto]:
@@ -183,6 +197,14 @@ def _last_layer(shape: HeadShape) -> list[NodeProto]:
     last = _node(operator, ["logits"], PROBABILITIES, **attributes)
     last.name = HEAD_PREFIX + shape.activation
     return [_node("Gemm", [taken, "weights", "bias"], "logits"), last]
+
+
+def _labels() -> list[NodeProto]:
+    """Classes that reach their own threshold."""
+    return [
+        _node("Less", [PROBABILITIES, "thresholds"], "below"),
+        _node("Not", ["below"], LABELS),
+    ]
 
 
 def _novelty() -> list[NodeProto]:

@@ -38,9 +38,11 @@ class ClassifyResult:
     count : int
         Number of rows, N.
     classes : Counter of str
-        Rows by most probable class.
+        Images by most probable class; or by label, where an image may have several.
+    without : int or None
+        Images that have none of the labels; None where an image is of one class.
     rejects : Counter of str
-        Rows without one, by reason.
+        Rows of what could not be read, by reason.
     unknown : int or None
         Rows of images that are of none of the classes; None where that was not asked for.
     too_many_rejects : bool
@@ -56,6 +58,7 @@ class ClassifyResult:
     path: Path
     count: int
     classes: Counter[str]
+    without: int | None
     rejects: Counter[str]
     unknown: int | None
     too_many_rejects: bool
@@ -128,6 +131,8 @@ class Classifier:
         """
         classes = (len(self.info.classes),)
         shapes: dict[str, tuple[int, ...]] = {"probabilities": classes}
+        if self.info.multilabel:
+            shapes["labels"] = classes
         if columns.unknown:
             if self.info.unknown is None:
                 raise _lacks(self.path, "--unknown", "model of what is none of its classes")
@@ -248,7 +253,7 @@ def classify(
     check_output(output, overwrite=overwrite, suffixes=FORMATS, inputs=inputs)
     opened = open_classifier(classifier, options)
     classes = opened.info.classes
-    if not 1 <= columns.top_k <= len(classes):
+    if columns.top_k is not None and not 1 <= columns.top_k <= len(classes):
         raise OptionError(
             f"--top-k is {columns.top_k}; it must be from 1 to {len(classes)}, the number of"
             " classes."
@@ -257,13 +262,15 @@ def classify(
     source = as_source(source, surveyed)
     outcomes = opened.outcomes(source.items(), source.survey.count, options, progress, "classify")
     start = time.perf_counter()
-    summary = write_predictions(output, classes, columns, outcomes)
+    multilabel = opened.info.multilabel
+    summary = write_predictions(output, classes, columns, outcomes, multilabel=multilabel)
     rejected = summary.rejects.total()
-    count = summary.classes.total() + rejected
+    count = summary.images + rejected
     return ClassifyResult(
         path=output,
         count=count,
         classes=summary.classes,
+        without=summary.without if multilabel else None,
         rejects=summary.rejects,
         unknown=summary.unknown if columns.unknown else None,
         too_many_rejects=options.too_many(rejected, count) or rejected == count,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,10 +21,11 @@ from tlpipe.files import check_output, whole_file
 from tlpipe.graph.digest import weights_digest
 from tlpipe.graph.head import join_head
 from tlpipe.graph.io import load_model, write_model
+from tlpipe.label_cells import separator_of
 from tlpipe.precision import read_calibration
 from tlpipe.stages.classifier import ClassifierInfo
 from tlpipe.stages.head import Head, HeadOptions, train
-from tlpipe.stages.metrics import Metrics, measure
+from tlpipe.stages.metrics import Metrics, MultilabelMetrics, measure
 from tlpipe.stages.report import write_report
 from tlpipe.stages.session import open_graph, open_network
 from tlpipe.stages.splits import Plan, plan_splits
@@ -34,7 +35,11 @@ from tlpipe.types import DECODERS, DEFAULT_SEED, Progress, ProgressCallback
 from tlpipe.version import __version__
 from tlpipe.workflows.common import now
 from tlpipe.workflows.knowing import Knowing, knowing_of
+from tlpipe.workflows.multilabel import check_labels, plan_labels
 from tlpipe.workflows.notices import notices_of
+
+if TYPE_CHECKING:
+    from tlpipe.types import Float32Array
 
 PARITY = 1e-4
 """Largest difference of a probability between the written file (float32) and the head as it was
@@ -52,7 +57,7 @@ class TrainResult:
     classes : list of str
     training : dict
         What the head was trained on, and with which settings.
-    metrics : Metrics
+    metrics : Metrics or MultilabelMetrics
         What held-out data say of it.
     parity : float
         Largest difference of a probability between the file and the head as it was trained.
@@ -64,7 +69,7 @@ class TrainResult:
     metrics_path: Path
     classes: list[str]
     training: dict[str, Any]
-    metrics: Metrics
+    metrics: Metrics | MultilabelMetrics
     parity: float
     notices: list[str]
 
@@ -85,6 +90,8 @@ def train_head(
     output: str | Path,
     *,
     seed: int = DEFAULT_SEED,
+    multi_label: bool = False,
+    label_separator: str | None = None,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
 ) -> TrainResult:
@@ -98,6 +105,10 @@ def train_head(
         The classifier to write; ``<stem>.metrics.json`` is written beside it.
     seed : int
         Of the hold-out, where the source has no split of its own.
+    multi_label : bool
+        Whether an image may have several labels, or none.
+    label_separator : str, optional
+        What joins them in a stored label; by default "|".
     overwrite : bool
         Whether existing outputs may be replaced.
     progress : callable, optional
@@ -113,6 +124,8 @@ def train_head(
         `features` is not a usable feature file.
     TrainingDataError
         There are no labels, one class only, or a class with too few images.
+    OptionError
+        `label_separator` is empty, or separates nothing.
     WeightsError
         The backbone's pretrained weights cannot be had.
     ExportError
@@ -120,34 +133,42 @@ def train_head(
     OutputError
         An output cannot be written.
     """
+    separator = separator_of(multi_label, label_separator)
     output = Path(output)
     report_path = metrics_path(output)
     check_classifier_output(output, overwrite=overwrite, inputs=[Path(features)])
     data = read_features(Path(features))
     card = _card(data, Path(features))
     check_classifier_output(output, overwrite=overwrite, inputs=weight_files(card))
-    plan = plan_splits(
-        data.labels, data.splits, data.content_sha256, data.classes, seed, data.groups
-    )
+    task = None if separator is None else plan_labels(data, separator, seed)
+    classes, plan = (task.classes, task.plan) if task else (data.classes, _plan(data, seed))
 
     def tried(count: int) -> None:
         if progress is not None:
             progress(Progress("train-head", count, None, 0))
 
     options = HeadOptions(scalings=("raw", "standardised"))
-    head = train(data.vectors, data.labels, plan.fit, plan.folds, options, tried)
-    judged = head.probabilities(data.vectors[plan.judge])
-    metrics = measure(judged, data.labels[plan.judge], data.classes)
-    training = _training(data, plan, head, seed)
+    head = train(
+        data.vectors, task.labels if task else data.labels, plan.fit, plan.folds, options, tried
+    )
+    layer, training = head.layer(), _training(data, plan, head, seed)
+    metrics: Metrics | MultilabelMetrics
+    if task is None:
+        judged = head.probabilities(data.vectors[plan.judge])
+        metrics = measure(judged, data.labels[plan.judge], classes)
+    else:
+        thresholds = task.thresholds(head)
+        layer, training = replace(layer, thresholds=thresholds), training | task.facts(head)
+        metrics = task.measured(head, data.vectors, thresholds)
+    knowing = knowing_of(data, plan, head)
     calibration = read_calibration(data.header.calibration, repr(str(features)))
     if calibration is None:
         prepared = prepared_file(card, open_graph)
     else:  # what is served must be what made the embeddings
         prepared = quantised_file(card, calibration, open_graph)
     network = load_model(prepared)
-    knowing = knowing_of(data, plan, head)
     info = ClassifierInfo(
-        classes=tuple(data.classes),
+        classes=tuple(classes),
         image_size=card.image_size,
         preprocess=card.arithmetic,
         backbone=json.loads(data.header.backbone),
@@ -162,23 +183,29 @@ def train_head(
         calibration=data.header.calibration,
         unknown=knowing.unknown,
         sets=knowing.sets,
+        kind="single" if task is None else "multi-label",
+        thresholds=() if layer.thresholds is None else tuple(layer.thresholds.tolist()),
     )
-    joined = join_head(
-        network, head.layer(), knowing.novelty, knowing.set_threshold, info.to_metadata()
-    )
+    joined = join_head(network, layer, knowing.novelty, knowing.set_threshold, info.to_metadata())
     with whole_file(output) as temporary:
         write_model(joined, temporary)
-        parity = _check_parity(temporary, prepared, head, knowing)
-    report = {"classes": data.classes, "training": training, "metrics": metrics.to_dict()}
+        parity = _check_parity(temporary, prepared, head, knowing, layer.thresholds)
+    report = {"classes": classes, "training": training, "metrics": metrics.to_dict()}
     write_report(report_path, report)
     return TrainResult(
         output,
         report_path,
-        data.classes,
+        classes,
         training,
         metrics,
         parity,
-        [*notices_of(data, plan), *knowing.notices],
+        [*notices_of(data, plan, task), *knowing.notices],
+    )
+
+
+def _plan(data: Features, seed: int) -> Plan:
+    return plan_splits(
+        data.labels, data.splits, data.content_sha256, data.classes, seed, data.groups
     )
 
 
@@ -229,11 +256,18 @@ def _training(data: Features, plan: Plan, head: Head, seed: int) -> dict[str, An
     }
 
 
-def _check_parity(classifier: Path, prepared: Path, head: Head, knowing: Knowing) -> float:
+def _check_parity(
+    classifier: Path,
+    prepared: Path,
+    head: Head,
+    knowing: Knowing,
+    thresholds: Float32Array | None,
+) -> float:
     """Compare the joined file with the backbone alone and with the head as it was trained.
 
     The file is run on four images of noise; its embeddings must be those of the prepared
-    backbone by itself, its probabilities those that the head gives for them in float64.
+    backbone by itself, its probabilities those that the head gives for them in float64, and what
+    follows from these what NumPy makes of them.
 
     Returns
     -------
@@ -257,4 +291,6 @@ def _check_parity(classifier: Path, prepared: Path, head: Head, knowing: Knowing
             f"The classifier's probabilities differ from the trained head's by {difference:.2g}"
             f" (at most {PARITY:g} is accepted); it was not written."
         )
+    if thresholds is not None:
+        check_labels(ours, thresholds)
     return difference
