@@ -36,6 +36,8 @@ from tlpipe.workflows.classify import Columns
 
 # -- cells and sets --------------------------------------------------------------------------------
 
+SEVERAL = tlpipe.TrainOptions(multi_label=True)
+
 
 @pytest.mark.parametrize(
     ("cell", "separator", "names"),
@@ -184,7 +186,7 @@ def several(tmp_path_factory: pytest.TempPathFactory, tiny_card: Card) -> Severa
     manifest = images(root / "in", 12, odd="red|odd", plain="")
     features, classifier = root / "f.h5", root / "c.onnx"
     tlpipe.embed(manifest, features, backbone=tiny_card)
-    result = tlpipe.train_head(features, classifier, multi_label=True)
+    result = tlpipe.train_head(features, classifier, options=SEVERAL)
     return Several(manifest, features, classifier, result)
 
 
@@ -362,7 +364,7 @@ def test_the_command_line(tmp_path: Path, tiny_card_path: Path) -> None:
 
 
 def test_folders_are_labels_too(trained: Trained, tmp_path: Path) -> None:
-    result = tlpipe.train_head(trained.features, tmp_path / "c.onnx", multi_label=True)
+    result = tlpipe.train_head(trained.features, tmp_path / "c.onnx", options=SEVERAL)
     assert result.classes == ["blue", "green", "red"]
     assert result.metrics.micro_f1 > 0.9
     assert any("No image has more than one label" in notice for notice in result.notices)
@@ -395,7 +397,7 @@ def stored(
 
 def trained_on(tmp_path: Path, card: Card, cells: list[str | None], **more: Any) -> Any:
     features = stored(tmp_path / "f.h5", card, cells, **more)
-    return tlpipe.train_head(features, tmp_path / "c.onnx", multi_label=True)
+    return tlpipe.train_head(features, tmp_path / "c.onnx", options=SEVERAL)
 
 
 def test_labels_in_one_split_alone_are_left_out(tiny_card: Card, tmp_path: Path) -> None:
@@ -460,15 +462,14 @@ def test_the_separator_must_separate(trained: Trained, tmp_path: Path) -> None:
             tlpipe.train_head(
                 trained.features,
                 tmp_path / "c.onnx",
-                multi_label=multi_label,
-                label_separator=separator,
+                options=tlpipe.TrainOptions(multi_label=multi_label, label_separator=separator),
             )
 
 
 def test_train_refuses_a_source_that_names_nothing(tiny_card: Card, tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("path,label\na.png,|\n", encoding="utf-8")
     with pytest.raises(TrainingDataError, match="which name nothing"):
-        tlpipe.train(tmp_path / "m.csv", tmp_path / "c.onnx", backbone=tiny_card, multi_label=True)
+        tlpipe.train(tmp_path / "m.csv", tmp_path / "c.onnx", backbone=tiny_card, head=SEVERAL)
 
 
 def test_a_training_of_single_labels_tells_of_joined_ones(tiny_card: Card, tmp_path: Path) -> None:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tlpipe.errors import ExportError, TrainingDataError
-from tlpipe.stages.head import Head, probabilities_of
+from tlpipe.stages.head import Head, HeldOut
 from tlpipe.stages.label_sets import as_strata, labels_of, learnable, rarest_labels, table_of
-from tlpipe.stages.metrics import MultilabelMetrics, measure_multilabel
 from tlpipe.stages.splits import Plan, plan_splits
-from tlpipe.stages.store import Features
 from tlpipe.stages.thresholds import tune
 from tlpipe.types import Split
+from tlpipe.workflows.training_data import Labelled, Training
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,34 +62,11 @@ class LabelTask:
             "thresholds_set_on": held,
         }
 
-    def thresholds(self, head: Head) -> Float32Array:
+    def thresholds(self, held: HeldOut | None, training: Training) -> Float32Array:
         """From which probability on an image is given each label (K,), from rows held out."""
-        held = head.held_out
         if held is None:
             return np.full(len(self.classes), 0.5, np.float32)
-        return tune(held.logits, self.labels[held.rows])
-
-    def measured(
-        self, head: Head, vectors: Float32Array, thresholds: Float32Array
-    ) -> MultilabelMetrics:
-        """What the rows that judge say; where there are none, those held out of training.
-
-        Raises
-        ------
-        TrainingDataError
-            There are none of either.
-        """
-        rows, held = self.plan.judge, head.held_out
-        if rows.size:
-            probabilities = head.probabilities(vectors[rows])
-        elif held is not None:
-            rows, probabilities = held.rows, probabilities_of(held.logits, multilabel=True)
-        else:
-            raise TrainingDataError(
-                f"{self.plan.fit.size} images are too few to judge a classifier of several labels.",
-                hint="Add images that have the same labels as others.",
-            )
-        return measure_multilabel(probabilities, self.labels[rows], thresholds, self.classes)
+        return tune(held.logits, training.labels[held.rows])
 
     def notices(self) -> list[str]:
         """What a user would want to know of it."""
@@ -117,7 +93,7 @@ class LabelTask:
         return found
 
 
-def plan_labels(data: Features, separator: str, seed: int) -> LabelTask:
+def plan_labels(data: Labelled, separator: str, seed: int) -> LabelTask:
     """Read what the stored labels name, and decide what each row is for.
 
     Labels are left out that the rows which train cannot teach: in each set of rows that a head is

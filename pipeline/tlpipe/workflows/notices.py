@@ -10,8 +10,8 @@ import numpy as np
 from tlpipe.execution import parsed_arithmetic
 from tlpipe.label_cells import DEFAULT_SEPARATOR
 from tlpipe.stages.splits import Plan
-from tlpipe.stages.store import Features
 from tlpipe.types import Split
+from tlpipe.workflows.training_data import Labelled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from tlpipe.workflows.multilabel import LabelTask
 
 
-def notices_of(data: Features, plan: Plan, task: LabelTask | None = None) -> list[str]:
+def notices_of(data: Labelled, plan: Plan, task: LabelTask | None = None) -> list[str]:
     """What a user would want to know of a head that was trained.
 
     Parameters
     ----------
-    data : Features
+    data : Labelled
     plan : Plan
     task : LabelTask, optional
         Where an image may have several labels.
@@ -88,7 +88,7 @@ def _joined_notices(classes: Sequence[str]) -> list[str]:
     return [notice]
 
 
-def _mixed(data: Features, kinds: NDArray[Any]) -> int:
+def _mixed(data: Labelled, kinds: NDArray[Any]) -> int:
     """Number of distinct image contents whose rows are of more than one of the kinds (N,)."""
     rows = np.flatnonzero(data.labels >= 0)
     labels_of: dict[bytes, set[int]] = {}
@@ -98,7 +98,7 @@ def _mixed(data: Features, kinds: NDArray[Any]) -> int:
     return sum(len(labels) > 1 for labels in labels_of.values())
 
 
-def _shared(data: Features, plan: Plan) -> int:
+def _shared(data: Labelled, plan: Plan) -> int:
     """Number of rows that judge and whose very content also trains."""
     trained = {row.tobytes() for row in data.content_sha256[plan.fit]}
     return sum(row.tobytes() in trained for row in data.content_sha256[plan.judge])
