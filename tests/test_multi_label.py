@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -100,12 +101,12 @@ def test_no_threshold_has_a_greater_f1(seed: int, count: int, ties: bool) -> Non
     reached = f1_score(truth, logits >= found, zero_division=0)
     tried = [f1_score(truth, logits >= at, zero_division=0) for at in logits]
     assert reached == pytest.approx(max(tried))
-    # None that is nearer to 0 reaches as much.
-    nearer = [at for at in (*logits, 0.0) if abs(at) < abs(found) - 1e-9]
-    between = [(a + b) / 2 for a in logits for b in logits if abs(a + b) / 2 < abs(found) - 1e-9]
-    whole = {at: f1_score(truth, logits >= at, zero_division=0) for at in (*nearer, *between)}
-    cells = {tuple(logits >= found)}
-    assert all(f1 < reached or tuple(logits >= at) in cells for at, f1 in whole.items())
+    # Of the thresholds half of the way between neighbours, none that is nearer to 0 does as well.
+    ranked = np.unique(logits)
+    cuts = [0.0 if low < 0 <= high else (low + high) / 2 for low, high in pairwise(ranked)]
+    nearer = [at for at in (*cuts, ranked[0]) if abs(at) < abs(found) - 1e-9]
+    others = [f1_score(truth, logits >= at, zero_division=0) for at in nearer]
+    assert all(other < reached - 1e-12 for other in others)
 
 
 def test_one_half_stays_where_it_does_as_well() -> None:
@@ -475,3 +476,6 @@ def test_a_training_of_single_labels_tells_of_joined_ones(tiny_card: Card, tmp_p
     features = stored(tmp_path / "f.h5", tiny_card, ["a", "a|b"] * 15)
     result = tlpipe.train_head(features, tmp_path / "c.onnx")
     assert any("'a|b'" in n and "--multi-label" in n for n in result.notices)
+    features = stored(tmp_path / "g.h5", tiny_card, ["a", "b", "a|b"], splits=[0, 0, 2])
+    with pytest.raises(TrainingDataError, match=r"'a\|b'.*train with --multi-label"):
+        tlpipe.train_head(features, tmp_path / "d.onnx")

@@ -1,14 +1,15 @@
-"""Several labels per image: what a head is to learn, and what is settled once it has."""
+"""One label per image, or several: what a head is to learn, and what is settled once it has."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tlpipe.errors import ExportError, TrainingDataError
+from tlpipe.label_cells import DEFAULT_SEPARATOR
 from tlpipe.stages.head import Head, probabilities_of
 from tlpipe.stages.label_sets import as_strata, labels_of, learnable, rarest_labels, table_of
 from tlpipe.stages.metrics import MultilabelMetrics, measure_multilabel
@@ -115,6 +116,36 @@ class LabelTask:
                 "The images that judge the classifier set its thresholds: the F1 flatters."
             )
         return found
+
+
+def plan_classes(data: Features, seed: int) -> Plan:
+    """Decide what each row is for, where an image is of one class.
+
+    Raises
+    ------
+    TrainingDataError
+        No head can be trained; if labels look like several in one, the hint says so.
+    """
+    try:
+        return plan_splits(
+            data.labels, data.splits, data.content_sha256, data.classes, seed, data.groups
+        )
+    except TrainingDataError as exc:
+        hint = looks_joined(data.classes)
+        if not hint:
+            raise
+        raise TrainingDataError(str(exc.args[0]), hint=hint) from exc
+
+
+def looks_joined(classes: Sequence[str]) -> str:
+    """What to tell where names of classes look like several labels; nothing where they do not."""
+    found = [name for name in classes if DEFAULT_SEPARATOR in name]
+    if not found:
+        return ""
+    return (
+        f"{len(found)} classes hold {DEFAULT_SEPARATOR!r} in their names, such as {found[0]!r}. If"
+        " they are several labels of an image each, train with --multi-label."
+    )
 
 
 def plan_labels(data: Features, separator: str, seed: int) -> LabelTask:

@@ -28,14 +28,14 @@ from tlpipe.stages.head import Head, HeadOptions, train
 from tlpipe.stages.metrics import Metrics, MultilabelMetrics, measure
 from tlpipe.stages.report import write_report
 from tlpipe.stages.session import open_graph, open_network
-from tlpipe.stages.splits import Plan, plan_splits
+from tlpipe.stages.splits import Plan
 from tlpipe.stages.store import Features, read_features
 from tlpipe.stages.weights import prepared_file, quantised_file, weight_files
 from tlpipe.types import DECODERS, DEFAULT_SEED, Progress, ProgressCallback
 from tlpipe.version import __version__
 from tlpipe.workflows.common import now
 from tlpipe.workflows.knowing import Knowing, knowing_of
-from tlpipe.workflows.multilabel import check_labels, plan_labels
+from tlpipe.workflows.multilabel import check_labels, plan_classes, plan_labels
 from tlpipe.workflows.notices import notices_of
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def train_head(
     card = _card(data, Path(features))
     check_classifier_output(output, overwrite=overwrite, inputs=weight_files(card))
     task = None if separator is None else plan_labels(data, separator, seed)
-    classes, plan = (task.classes, task.plan) if task else (data.classes, _plan(data, seed))
+    classes, plan = (task.classes, task.plan) if task else (data.classes, plan_classes(data, seed))
 
     def tried(count: int) -> None:
         if progress is not None:
@@ -200,12 +200,6 @@ def train_head(
         metrics,
         parity,
         [*notices_of(data, plan, task), *knowing.notices],
-    )
-
-
-def _plan(data: Features, seed: int) -> Plan:
-    return plan_splits(
-        data.labels, data.splits, data.content_sha256, data.classes, seed, data.groups
     )
 
 
