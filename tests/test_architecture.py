@@ -40,6 +40,7 @@ LAYERS = [
     },
     {"stages"},
     {"workflows"},
+    {"sklearn"},
     {"cli"},
 ]
 
@@ -48,7 +49,7 @@ OWNERS = {
     "onnxruntime": {"stages/session/"},
     "openvino": {"stages/session/openvino.py"},
     "h5py": {"stages/store/"},
-    "sklearn": {"stages/digits.py"},
+    "sklearn": {"stages/digits.py", "sklearn/"},
     "threadpoolctl": {"stages/head/pool.py", "stages/novelty.py"},
     "onnx": {"graph/"},
     "google": {"graph/"},

@@ -13,6 +13,7 @@ that fits, so that code which does not know tlpipe can still catch it::
     ├── BackboneError          (RuntimeError)  the network cannot be opened or run
     │   └── UndecidedError     (LookupError)   its last layer or embedding cannot be told
     ├── SourceError            (ValueError)    the images cannot be listed
+    ├── ImageError             (ValueError)    an image that must be used cannot be
     ├── FeatureFileError       (ValueError)    not a feature file, or not a usable one
     │   ├── DamagedFileError   (ValueError)    it is not as it was stored
     │   └── StaleFeaturesError (ValueError)    its embeddings were made in another way
@@ -99,6 +100,10 @@ class UndecidedError(BackboneError, LookupError):
 
 class SourceError(TlpipeError, ValueError):
     """The images of a source cannot be listed."""
+
+
+class ImageError(TlpipeError, ValueError):
+    """An image cannot be used, and was not to be left out."""
 
 
 class FeatureFileError(TlpipeError, ValueError):

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from tlpipe.stages.head.pool import Pool
 
 _CHUNK_BYTES = 2 << 20  # of the logits of a chunk: they are gone over several times
-_CURVATURE_STEP = 8  # each eighth row tells the curvature well enough
+_CURVATURE_STEP = 8  # of many rows each eighth tells the curvature well enough
+_MANY_ROWS = 8192
 _MOST_COUPLED = 64  # classes whose curvature is taken together: the matrix is decomposed often
 
 Labels = Any
@@ -109,8 +110,12 @@ def evaluate(
     return Evaluation(
         value=0.5 * squares + c * loss,
         gradient=gradient,
-        curvature=curvature * _CURVATURE_STEP / _column(problems.total[which], curvature.ndim),
+        curvature=curvature * _step(count) / _column(problems.total[which], curvature.ndim),
     )
+
+
+def _step(count: int) -> int:
+    return _CURVATURE_STEP if count >= _MANY_ROWS else 1
 
 
 def _column(values: NDArray[np.float64], ndim: int) -> NDArray[np.float64]:
@@ -138,12 +143,13 @@ def _part(
     flat = gradient.reshape(count * classes, width)
     group = problems.group[which]
     residuals = _softmax if problems.labels.ndim == 1 else _sigmoid
+    step = _step(problems.vectors.shape[0])
     size = min(max(_CHUNK_BYTES // (4 * count * classes), 64), CHUNK_ROWS)
     for at, end in chunks(start, stop, size):
         block = problems.vectors.read(at, end).astype(theta.dtype, copy=False)
         counts = problems.counts[:, at:end][group]
         scores = logits(theta, block)
-        loss += residuals(scores, problems.labels[at:end], counts, curvature)
+        loss += residuals(scores, problems.labels[at:end], counts, curvature, step)
         rows = scores.reshape(count * classes, end - at)
         flat[:, :-1] += rows @ block
         flat[:, -1] += rows.sum(axis=1)
@@ -155,6 +161,7 @@ def _softmax(
     labels: NDArray[np.int32],
     counts: NDArray[np.float32],
     curvature: NDArray[np.float64],
+    step: int,
 ) -> NDArray[np.float64]:
     """Turn logits (A, K, B) into weighted residuals in place; give the loss (A,)."""
     rows = np.arange(scores.shape[2])
@@ -166,7 +173,7 @@ def _softmax(
         "ab,ab->a", np.log(total) - true, counts, dtype=np.float64
     )
     scores /= total[:, np.newaxis]
-    _add_curvature(scores, counts, curvature)
+    _add_curvature(scores, counts, curvature, step)
     scores[:, labels, rows] -= 1
     scores *= counts[:, np.newaxis]
     return loss
@@ -177,6 +184,7 @@ def _sigmoid(
     labels: NDArray[np.bool_],
     counts: NDArray[np.float32],
     curvature: NDArray[np.float64],
+    step: int,
 ) -> NDArray[np.float64]:
     """As ``_softmax``, with a loss for each class: ``log(1 + exp(s)) - s * y``."""
     truth = labels.T
@@ -185,17 +193,20 @@ def _sigmoid(
     np.negative(np.abs(scores), out=losses)
     np.exp(losses, out=losses)  # at most 1: no overflow
     np.divide(np.where(scores >= 0, 1, losses), 1 + losses, out=scores)
-    _add_curvature(scores, counts, curvature)
+    _add_curvature(scores, counts, curvature, step)
     scores -= truth
     scores *= counts[:, np.newaxis]
     return loss
 
 
 def _add_curvature(
-    probabilities: NDArray[Any], counts: NDArray[np.float32], curvature: NDArray[np.float64]
+    probabilities: NDArray[Any],
+    counts: NDArray[np.float32],
+    curvature: NDArray[np.float64],
+    step: int,
 ) -> None:
-    some = probabilities[:, :, ::_CURVATURE_STEP]
-    weighted = some * counts[:, np.newaxis, ::_CURVATURE_STEP]
+    some = probabilities[:, :, ::step]
+    weighted = some * counts[:, np.newaxis, ::step]
     if curvature.ndim == 2:
         curvature += np.einsum("akb,akb->ak", weighted, 1 - some)
         return

@@ -46,10 +46,11 @@ class Spectrum:
 
     def metric(self, strength: NDArray[np.float64]) -> Metric:
         """Approximate inverse of the Hessian, for C times the rows times their curvature."""
-        if strength.ndim == 1:
-            return Metric(self, np.maximum(strength, 1e-30), None)
-        values, classes = np.linalg.eigh(strength)
-        return Metric(self, np.maximum(values, _LEAST_STRENGTH * values.mean()), classes)
+        values, classes = strength, None
+        if strength.ndim == 2:
+            values, classes = np.linalg.eigh(strength)
+        least = max(_LEAST_STRENGTH * float(values.mean()), 1e-9)
+        return Metric(self, np.maximum(values, least), classes)
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,9 @@ class HeadOptions:
         Those to choose from.
     c : tuple of float
         Values of C to choose from; none means as many as it takes.
-    class_weight : {"none", "balanced"}
-        "balanced": each class counts the same, however many rows it has.
+    class_weight : {"none", "balanced"} or tuple of K floats
+        How much a row of each class counts. "balanced": so much that each class counts the same,
+        however many rows it has.
     calibrate : bool
         Whether to set the temperature.
     threads : int, optional
@@ -70,7 +71,7 @@ class HeadOptions:
 
     scalings: tuple[Scaling, ...] = SCALINGS
     c: tuple[float, ...] = ()
-    class_weight: ClassWeight = "none"
+    class_weight: ClassWeight | tuple[float, ...] = "none"
     calibrate: bool = True
     threads: int | None = None
 
@@ -125,6 +126,7 @@ def train(
         choice = _choose(task, local, options, pool, told)
         held_out, temperature = _held_out(choice, task, options) if local else (None, 1.0)
         theta, gap = _optimum(choice, task, pool)
+    c = 10.0**choice.exponent
     weights, bias = choice.scaled.unscaled(theta[:, :-1], theta[:, -1])
     multilabel = labels.ndim == 2
     if not multilabel and task.classes == 1:
@@ -135,7 +137,7 @@ def train(
         normalise=choice.scaled.scaling == "unit",
         multilabel=multilabel,
         scaling=choice.scaled.scaling,
-        c=10.0**choice.exponent,
+        c=min(options.c or [c], key=lambda given: abs(np.log10(given / c))),
         temperature=temperature,
         trials=choice.trials,
         gap=gap,
@@ -161,13 +163,23 @@ def _both(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 def _task(vectors: Vectors, labels: Any, options: HeadOptions) -> Task:
     """Two classes are one question with a sigmoid, as in scikit-learn, and half of the work."""
     classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
-    counts = np.ones(len(labels), np.float32)
-    if options.class_weight == "balanced" and labels.ndim == 1:
-        sizes = np.bincount(labels, minlength=classes)
-        counts = (len(labels) / ((sizes > 0).sum() * np.maximum(sizes, 1)))[labels]
+    counts = np.ones(len(labels))
+    if labels.ndim == 1 and options.class_weight != "none":
+        counts = _class_weights(labels, classes, options)[labels]
     if labels.ndim == 1 and classes == 2:
         labels, classes = (labels == 1)[:, np.newaxis], 1
     return Task(vectors, labels, classes, counts.astype(np.float32))
+
+
+def _class_weights(
+    labels: NDArray[np.int32], classes: int, options: HeadOptions
+) -> NDArray[np.float64]:
+    """How much a row of each class counts, (K,)."""
+    if options.class_weight == "balanced":
+        sizes = np.bincount(labels, minlength=classes)
+        balanced: NDArray[np.float64] = len(labels) / ((sizes > 0).sum() * np.maximum(sizes, 1.0))
+        return balanced
+    return np.asarray(options.class_weight, np.float64)
 
 
 def _choose(
