@@ -1,14 +1,15 @@
-"""Several labels per image: what a head is to learn, and what is settled once it has."""
+"""One label per image, or several: what a head is to learn, and what is settled once it has."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tlpipe.errors import ExportError, TrainingDataError
+from tlpipe.label_cells import DEFAULT_SEPARATOR
 from tlpipe.stages.head import Head, HeldOut
 from tlpipe.stages.label_sets import as_strata, labels_of, learnable, rarest_labels, table_of
 from tlpipe.stages.splits import Plan, plan_splits
@@ -93,6 +94,36 @@ class LabelTask:
         return found
 
 
+def plan_classes(data: Labelled, seed: int) -> Plan:
+    """Decide what each row is for, where an image is of one class.
+
+    Raises
+    ------
+    TrainingDataError
+        No head can be trained; if labels look like several in one, the hint says so.
+    """
+    try:
+        return plan_splits(
+            data.labels, data.splits, data.content_sha256, data.classes, seed, data.groups
+        )
+    except TrainingDataError as exc:
+        hint = looks_joined(data.classes)
+        if not hint:
+            raise
+        raise TrainingDataError(str(exc.args[0]), hint=hint) from exc
+
+
+def looks_joined(classes: Sequence[str]) -> str:
+    """What to tell where names of classes look like several labels; nothing where they do not."""
+    found = [name for name in classes if DEFAULT_SEPARATOR in name]
+    if not found:
+        return ""
+    return (
+        f"{len(found)} classes hold {DEFAULT_SEPARATOR!r} in their names, such as {found[0]!r}. If"
+        " they are several labels of an image each, train with --multi-label."
+    )
+
+
 def plan_labels(data: Labelled, separator: str, seed: int) -> LabelTask:
     """Read what the stored labels name, and decide what each row is for.
 
@@ -139,7 +170,7 @@ def plan_labels(data: Labelled, separator: str, seed: int) -> LabelTask:
         raise TrainingDataError(
             f"None of the {len(table.names)} labels can be learned: too few training images have"
             " them, or lack them.",
-            hint="A label needs two different images that have it, and two that do not.",
+            hint="Of those that train, one image must have a label, and another must lack it.",
         )
     return LabelTask(
         classes=[table.names[k] for k in np.flatnonzero(taught)],

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tlpipe.execution import parsed_arithmetic
-from tlpipe.label_cells import DEFAULT_SEPARATOR
 from tlpipe.stages.splits import Plan
 from tlpipe.types import Split
+from tlpipe.workflows.multilabel import LabelTask, looks_joined
 from tlpipe.workflows.training_data import Labelled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from tlpipe.workflows.multilabel import LabelTask
 
 
 def notices_of(data: Labelled, plan: Plan, task: LabelTask | None = None) -> list[str]:
@@ -37,7 +34,7 @@ def notices_of(data: Labelled, plan: Plan, task: LabelTask | None = None) -> lis
         notices.append(f"{loose} labelled embeddings belong to no split; they train the head.")
     kinds: NDArray[Any] = data.labels
     if task is None:
-        notices += _joined_notices(data.classes)
+        notices += [looks_joined(data.classes)] if looks_joined(data.classes) else []
     else:
         kinds = np.unique(np.packbits(task.labels, axis=1), axis=0, return_inverse=True)[1]
     mixed = _mixed(data, kinds.reshape(-1))
@@ -72,18 +69,6 @@ def _precision_notices(precision: str) -> list[str]:
         f"The embeddings were made at {precision}; the classifier holds the {own} network, which"
         " ONNX Runtime runs by default. To serve it as it was trained: tlpipe classify"
         f" --precision {arithmetic[0]} --runtime {arithmetic[1]}."
-    )
-    return [notice]
-
-
-def _joined_notices(classes: Sequence[str]) -> list[str]:
-    """Where labels look like several in one."""
-    found = [name for name in classes if DEFAULT_SEPARATOR in name]
-    if not found:
-        return []
-    notice = (
-        f"{len(found)} classes hold {DEFAULT_SEPARATOR!r} in their names, such as {found[0]!r}. If"
-        " they are several labels of an image each, train with --multi-label."
     )
     return [notice]
 

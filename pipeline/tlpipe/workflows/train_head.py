@@ -21,13 +21,13 @@ from tlpipe.files import check_output
 from tlpipe.stages.head import Head, HeadOptions, train
 from tlpipe.stages.metrics import Metrics, MultilabelMetrics
 from tlpipe.stages.report import write_report
-from tlpipe.stages.splits import Plan, plan_splits
+from tlpipe.stages.splits import Plan
 from tlpipe.stages.store import FeatureFile
 from tlpipe.stages.weights import weight_files
 from tlpipe.types import DECODERS, Progress, ProgressCallback
 from tlpipe.workflows.judging import judge
 from tlpipe.workflows.knowing import knowing_of, novelty_of
-from tlpipe.workflows.multilabel import plan_labels
+from tlpipe.workflows.multilabel import plan_classes, plan_labels
 from tlpipe.workflows.notices import notices_of
 from tlpipe.workflows.train_options import TrainOptions
 from tlpipe.workflows.trained import Trained
@@ -171,7 +171,9 @@ def _make(
     task = None
     if options.separator is not None:
         task = plan_labels(data, options.separator, options.seed)
-    classes, plan = (task.classes, task.plan) if task else (data.classes, _plan(data, options.seed))
+    classes, plan = (
+        (task.classes, task.plan) if task else (data.classes, plan_classes(data, options.seed))
+    )
     streamed = options.streams((plan.fit.size + plan.judge.size) * data.dim * 4)
     training, judging = parted(file, plan, task.labels if task else data.labels, streamed=streamed)
 
@@ -194,12 +196,6 @@ def _make(
         classes, head, layer, knowing, facts, {} if metrics is None else metrics.to_dict()
     )
     return _Made(trained, metrics, [*notices, *knowing.notices])
-
-
-def _plan(data: Labelled, seed: int) -> Plan:
-    return plan_splits(
-        data.labels, data.splits, data.content_sha256, data.classes, seed, data.groups
-    )
 
 
 def _how(options: TrainOptions) -> HeadOptions:
