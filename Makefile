@@ -18,6 +18,7 @@ PRECISION ?= fp32
 BENCH ?= .bench
 FEATURES ?=
 BUDGET ?= 600
+RATE ?= 3e-4
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types check format torture fuzz bench bench-scan bench-store bench-import bench-head \
@@ -86,7 +87,7 @@ bench-head: $(VENV)/.developer ## measure training the head against scikit-learn
 
 bench-claim: $(VENV)/.developer ## a head from the cache against PyTorch from images: SOURCE="folder folder"
 	@test -n "$(SOURCE)" || { echo "Name folders of images: make bench-claim SOURCE=folder" >&2; exit 2; }
-	$(BIN)/python tests/benchmarks/claim.py $(SOURCE) --budget-s $(BUDGET) \
+	$(BIN)/python tests/benchmarks/claim.py $(SOURCE) --budget-s $(BUDGET) --rate $(RATE) \
 		$(if $(IMAGES),--images $(IMAGES)) --folder "$(BENCH)"
 
 fuzz: $(VENV)/.developer ## damage files at random for 10 minutes, and see that tlpipe stands it: [MINUTES=60]

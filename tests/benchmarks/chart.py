@@ -61,7 +61,8 @@ def _panel(source: dict[str, Any], left: float) -> str:
         return TOP + PANEL_H * (high - value) / (high - low)
 
     clip = f"panel{left:.0f}"
-    title = f"{source['name']}: {source['train']:,} images, {source['classes']} classes"
+    sizes = f"{source['train']:,} images, {source['classes']} classes"
+    title = f"{source['name']}: {sizes}; held-out accuracy"
     middle, foot, height = left + PANEL_W / 2, TOP + PANEL_H + 38, y(own["accuracy"])
     parts = [
         f'<clipPath id="{clip}">',

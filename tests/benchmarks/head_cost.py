@@ -263,7 +263,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("features", type=Path, nargs="+", help="feature files with labels")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folds", type=int, default=5, help="0: those of train-head")
-    parser.add_argument("--max-iter", type=int, default=1000, help="of LogisticRegressionCV")
+    parser.add_argument("--max-iter", type=int, default=100, help="of LogisticRegressionCV")
     parser.add_argument("--gap-c", type=float, nargs="+", default=[0.01, 0.1, 1.0])
     parser.add_argument("--memory", help="also run train-head with this budget, as it takes it")
     parser.add_argument("--large", action="store_true", help="search large sets as well")
