@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tlpipe.catalogue import all_cards as all_cards
     from tlpipe.catalogue import find_card as find_card
     from tlpipe.errors import TlpipeError as TlpipeError
+    from tlpipe.stages.predictions import Columns as Columns
     from tlpipe.stages.source import Source as Source
     from tlpipe.stages.source import open_source as source  # noqa: F401  (the public name)
     from tlpipe.types import Progress as Progress
@@ -78,6 +79,7 @@ _HOMES = {
     "remove_backbone": "workflows.own_cards",
     "Card": "card",
     "ClassifyResult": "workflows.classify",
+    "Columns": "stages.predictions",
     "Diagnosis": "workflows.doctor",
     "EmbedResult": "workflows.embed",
     "EvaluateResult": "workflows.evaluate",

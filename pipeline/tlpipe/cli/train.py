@@ -15,6 +15,7 @@ from tlpipe.cli.options import (
     backbone_option,
     embedding_options,
     found_backbone,
+    label_options,
     network_options,
     opened_source,
     output_option,
@@ -25,20 +26,32 @@ from tlpipe.cli.options import (
 )
 from tlpipe.cli.progress import progress
 from tlpipe.cli.sections import Sectioned
-from tlpipe.cli.show import say, show_metrics, show_survey
+from tlpipe.cli.show import say, show_survey
+from tlpipe.cli.show_metrics import show_metrics
 
 
 @click.command("train-head")
 @click.argument("features", type=PATH)
 @output_option("The classifier (.onnx) to write; its report (.metrics.json) stands beside it.")
+@label_options
 @seed_option
 @overwrite_option
-def train_head_command(features: Path, output: Path, seed: int, overwrite: bool) -> None:
+def train_head_command(
+    features: Path,
+    output: Path,
+    multi_label: bool,
+    label_separator: str | None,
+    seed: int,
+    overwrite: bool,
+) -> None:
     """Train a new last layer on stored embeddings; write the classifier.
 
     FEATURES is what 'tlpipe embed' wrote. The regularisation and the scaling are chosen on
     held-out images. The classifier is judged on the source's test split where it has one, else on
     its validation split, else on about a fifth of each class, kept out of training.
+
+    With --multi-label an image may have several labels, such as 'cat|outdoor' in a CSV's label
+    column, or none of them: '|' alone.
 
     \b
     Example:
@@ -47,7 +60,15 @@ def train_head_command(features: Path, output: Path, seed: int, overwrite: bool)
     from tlpipe import train_head
 
     with progress() as report:
-        result = train_head(features, output, seed=seed, overwrite=overwrite, progress=report)
+        result = train_head(
+            features,
+            output,
+            seed=seed,
+            multi_label=multi_label,
+            label_separator=label_separator,
+            overwrite=overwrite,
+            progress=report,
+        )
     show_trained(result)
 
 
@@ -61,6 +82,7 @@ def train_head_command(features: Path, output: Path, seed: int, overwrite: bool)
 @network_options
 @run_options
 @embedding_options
+@label_options
 @seed_option
 @overwrite_option
 @click.pass_context
@@ -70,6 +92,8 @@ def train_command(
     source: Path,
     output: Path,
     backbone: str,
+    multi_label: bool,
+    label_separator: str | None,
     seed: int,
     overwrite: bool,
     **more: Any,
@@ -93,6 +117,8 @@ def train_command(
             backbone=card,
             options=as_run_options(**more),
             seed=seed,
+            multi_label=multi_label,
+            label_separator=label_separator,
             overwrite=overwrite,
             progress=report,
             surveyed=show_survey,
@@ -106,8 +132,9 @@ def train_command(
 def show_trained(result: Any) -> None:
     """What ``train_head`` did."""
     training = result.training
+    several = "labels" if "label_separator" in training else "classes"
     say(
-        f"Trained on {training['count']:,} images of {len(result.classes)} classes;"
+        f"Trained on {training['count']:,} images of {len(result.classes)} {several};"
         f" C = {training['C']:.3g} on {training['scaling']} embeddings was chosen of"
         f" {len(training['trials'])} settings by log loss ({training['chosen_on']})."
     )
@@ -115,6 +142,6 @@ def show_trained(result: Any) -> None:
         say(notice)
     show_metrics(result.metrics, result.classes, training["judged_on"])
     say(
-        f"Wrote {str(result.path)!r}, whose probabilities agree with scikit-learn's to"
+        f"Wrote {str(result.path)!r}, whose probabilities agree with the trained head's to"
         f" {result.parity:.1g}, and {str(result.metrics_path)!r}."
     )

@@ -2,44 +2,64 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tlpipe.execution import parsed_arithmetic
-from tlpipe.stages.head import Head
+from tlpipe.label_cells import DEFAULT_SEPARATOR
 from tlpipe.stages.splits import Plan
 from tlpipe.stages.store import Features
 from tlpipe.types import Split
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-def notices_of(data: Features, plan: Plan, head: Head, training: dict[str, Any]) -> list[str]:
-    """What a user would want to know of a head that was trained."""
+    from tlpipe.workflows.multilabel import LabelTask
+
+
+def notices_of(data: Features, plan: Plan, task: LabelTask | None = None) -> list[str]:
+    """What a user would want to know of a head that was trained.
+
+    Parameters
+    ----------
+    data : Features
+    plan : Plan
+    task : LabelTask, optional
+        Where an image may have several labels.
+    """
     notices = _precision_notices(data.header.precision)
     if plan.unlabelled:
         notices.append(f"{plan.unlabelled} embeddings have no label and were left out.")
     loose = int(((data.splits == Split.NONE) & (data.labels >= 0)).sum())
     if loose and (data.splits != Split.NONE).any():
         notices.append(f"{loose} labelled embeddings belong to no split; they train the head.")
-    mixed = _mixed(data)
+    kinds: NDArray[Any] = data.labels
+    if task is None:
+        notices += _joined_notices(data.classes)
+    else:
+        kinds = np.unique(np.packbits(task.labels, axis=1), axis=0, return_inverse=True)[1]
+    mixed = _mixed(data, kinds.reshape(-1))
     if mixed:
-        notices.append(f"{mixed} images stand in more than one class, with the very same content.")
+        where = "stand in more than one class" if task is None else "have different labels"
+        notices.append(f"{mixed} images {where}, with the very same content.")
     judged_too = _shared(data, plan)
     if judged_too:
         notices.append(
             f"{judged_too} images that judge the classifier also train it, with the very same"
             " content: the numbers flatter."
         )
-    if not head.converged:
-        notices.append(
-            "The solver stopped before it reached its tolerance: the head may not be the best one"
-            f" for C = {training['C']:g}."
-        )
-    judged = np.bincount(data.labels[plan.judge], minlength=len(data.classes))
-    missing = [data.classes[k] for k in np.flatnonzero(judged == 0)]
+    if task is None:
+        classes = data.classes
+        judged = np.bincount(data.labels[plan.judge], minlength=len(classes))
+    else:
+        rows = plan.judge if plan.judge.size else plan.fit
+        classes, judged = task.classes, task.labels[rows].sum(axis=0)
+    missing = [classes[k] for k in np.flatnonzero(judged == 0)]
     if missing:
         notices.append(f"No image of {missing} was left to judge the classifier.")
-    return notices
+    return notices if task is None else notices + task.notices()
 
 
 def _precision_notices(precision: str) -> list[str]:
@@ -56,13 +76,25 @@ def _precision_notices(precision: str) -> list[str]:
     return [notice]
 
 
-def _mixed(data: Features) -> int:
-    """Number of distinct image contents that have more than one label."""
+def _joined_notices(classes: Sequence[str]) -> list[str]:
+    """Where labels look like several in one."""
+    found = [name for name in classes if DEFAULT_SEPARATOR in name]
+    if not found:
+        return []
+    notice = (
+        f"{len(found)} classes hold {DEFAULT_SEPARATOR!r} in their names, such as {found[0]!r}. If"
+        " they are several labels of an image each, train with --multi-label."
+    )
+    return [notice]
+
+
+def _mixed(data: Features, kinds: NDArray[Any]) -> int:
+    """Number of distinct image contents whose rows are of more than one of the kinds (N,)."""
     rows = np.flatnonzero(data.labels >= 0)
     labels_of: dict[bytes, set[int]] = {}
     for row in rows:
         digest = data.content_sha256[row].tobytes()
-        labels_of.setdefault(digest, set()).add(int(data.labels[row]))
+        labels_of.setdefault(digest, set()).add(int(kinds[row]))
     return sum(len(labels) > 1 for labels in labels_of.values())
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from tlpipe.card import Card
 from tlpipe.errors import StaleFeaturesError, TrainingDataError
 from tlpipe.files import check_output
+from tlpipe.label_cells import names_in, separator_of
 from tlpipe.stages.source import Source
 from tlpipe.stages.weights import weight_files
 from tlpipe.types import DEFAULT_BACKBONE, DEFAULT_SEED, ProgressCallback
@@ -31,13 +32,15 @@ def features_path(classifier: Path) -> Path:
     return classifier.with_suffix(".features.h5")
 
 
-def train(
+def train(  # noqa: PLR0913  (options of two workflows)
     source: Source | str | Path,
     output: str | Path,
     *,
     backbone: str | Card = DEFAULT_BACKBONE,
     options: RunOptions | None = None,
     seed: int = DEFAULT_SEED,
+    multi_label: bool = False,
+    label_separator: str | None = None,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
     surveyed: Surveyed | None = None,
@@ -55,7 +58,7 @@ def train(
     output : str or pathlib.Path
         The classifier to write; ``<stem>.features.h5`` and ``<stem>.metrics.json`` are written
         beside it.
-    seed : int
+    seed, multi_label, label_separator
         As for ``train_head``.
 
     Raises
@@ -65,6 +68,7 @@ def train(
     TlpipeError
         As from ``embed`` and ``train_head``.
     """
+    separator = separator_of(multi_label, label_separator)
     output = Path(output)
     features = features_path(output)
     card = find_backbone(backbone)
@@ -72,7 +76,10 @@ def train(
     check_classifier_output(output, overwrite=overwrite, inputs=inputs)
     check_output(features, overwrite=True, inputs=inputs)
     source = as_source(source, surveyed)
-    _check_labels(source)
+    if separator is None:
+        _check_labels(source)
+    else:
+        _check_label_sets(source, separator)
     try:
         embedded = embed(source, features, backbone=card, options=options, progress=progress)
     except StaleFeaturesError:
@@ -81,7 +88,15 @@ def train(
         embedded = embed(
             source, features, backbone=card, options=options, overwrite=True, progress=progress
         )
-    trained = train_head(features, output, seed=seed, overwrite=overwrite, progress=progress)
+    trained = train_head(
+        features,
+        output,
+        seed=seed,
+        multi_label=multi_label,
+        label_separator=label_separator,
+        overwrite=overwrite,
+        progress=progress,
+    )
     return TrainRun(embedded, trained)
 
 
@@ -94,4 +109,16 @@ def _check_labels(source: Source) -> None:
             f"The source {str(source.path)!r} has {found}; a classifier needs two classes or more.",
             hint="Sort the images into one folder per class, or list them in a CSV with a label"
             " column.",
+        )
+
+
+def _check_label_sets(source: Source, separator: str) -> None:
+    """The same, where an image may have several labels."""
+    cells = source.survey.classes
+    if not any(names_in(cell, separator) for cell in cells):
+        found = f"the labels {cells[:10]}, which name nothing" if cells else "no labels"
+        raise TrainingDataError(
+            f"The source {str(source.path)!r} has {found}.",
+            hint="List the images in a CSV with a label column, the labels of an image joined by"
+            f" {separator!r}.",
         )

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,10 +21,11 @@ from tlpipe.files import check_output, whole_file
 from tlpipe.graph.digest import weights_digest
 from tlpipe.graph.head import join_head
 from tlpipe.graph.io import load_model, write_model
+from tlpipe.label_cells import separator_of
 from tlpipe.precision import read_calibration
 from tlpipe.stages.classifier import ClassifierInfo
-from tlpipe.stages.head import Head, train
-from tlpipe.stages.metrics import Metrics, measure
+from tlpipe.stages.head import Head, HeadOptions, train
+from tlpipe.stages.metrics import Metrics, MultilabelMetrics, measure
 from tlpipe.stages.report import write_report
 from tlpipe.stages.session import open_graph, open_network
 from tlpipe.stages.splits import Plan, plan_splits
@@ -33,11 +34,16 @@ from tlpipe.stages.weights import prepared_file, quantised_file, weight_files
 from tlpipe.types import DECODERS, DEFAULT_SEED, Progress, ProgressCallback
 from tlpipe.version import __version__
 from tlpipe.workflows.common import now
+from tlpipe.workflows.knowing import Knowing, knowing_of
+from tlpipe.workflows.multilabel import check_labels, plan_labels
 from tlpipe.workflows.notices import notices_of
 
+if TYPE_CHECKING:
+    from tlpipe.types import Float32Array
+
 PARITY = 1e-4
-"""Largest difference of a probability between the written file (float32) and scikit-learn
-(float64) to accept."""
+"""Largest difference of a probability between the written file (float32) and the head as it was
+trained (float64) to accept."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +57,10 @@ class TrainResult:
     classes : list of str
     training : dict
         What the head was trained on, and with which settings.
-    metrics : Metrics
+    metrics : Metrics or MultilabelMetrics
         What held-out data say of it.
     parity : float
-        Largest difference of a probability between the file and scikit-learn.
+        Largest difference of a probability between the file and the head as it was trained.
     notices : list of str
         What a user would want to know.
     """
@@ -63,7 +69,7 @@ class TrainResult:
     metrics_path: Path
     classes: list[str]
     training: dict[str, Any]
-    metrics: Metrics
+    metrics: Metrics | MultilabelMetrics
     parity: float
     notices: list[str]
 
@@ -84,6 +90,8 @@ def train_head(
     output: str | Path,
     *,
     seed: int = DEFAULT_SEED,
+    multi_label: bool = False,
+    label_separator: str | None = None,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
 ) -> TrainResult:
@@ -97,6 +105,10 @@ def train_head(
         The classifier to write; ``<stem>.metrics.json`` is written beside it.
     seed : int
         Of the hold-out, where the source has no split of its own.
+    multi_label : bool
+        Whether an image may have several labels, or none.
+    label_separator : str, optional
+        What joins them in a stored label; by default "|".
     overwrite : bool
         Whether existing outputs may be replaced.
     progress : callable, optional
@@ -112,29 +124,43 @@ def train_head(
         `features` is not a usable feature file.
     TrainingDataError
         There are no labels, one class only, or a class with too few images.
+    OptionError
+        `label_separator` is empty, or separates nothing.
     WeightsError
         The backbone's pretrained weights cannot be had.
     ExportError
-        The joined file disagrees with scikit-learn; nothing is written.
+        The joined file disagrees with the head as it was trained; nothing is written.
     OutputError
         An output cannot be written.
     """
+    separator = separator_of(multi_label, label_separator)
     output = Path(output)
     report_path = metrics_path(output)
     check_classifier_output(output, overwrite=overwrite, inputs=[Path(features)])
     data = read_features(Path(features))
     card = _card(data, Path(features))
     check_classifier_output(output, overwrite=overwrite, inputs=weight_files(card))
-    plan = plan_splits(data.labels, data.splits, data.content_sha256, data.classes, seed)
+    task = None if separator is None else plan_labels(data, separator, seed)
+    classes, plan = (task.classes, task.plan) if task else (data.classes, _plan(data, seed))
 
     def tried(count: int) -> None:
         if progress is not None:
             progress(Progress("train-head", count, None, 0))
 
-    head = train(data.vectors, data.labels, plan.fit, plan.folds, tried)
-    judged = head.probabilities(data.vectors[plan.judge])
-    metrics = measure(judged, data.labels[plan.judge], data.classes)
-    training = _training(data, plan, head, seed)
+    options = HeadOptions(scalings=("raw", "standardised"))
+    head = train(
+        data.vectors, task.labels if task else data.labels, plan.fit, plan.folds, options, tried
+    )
+    layer, training = head.layer(), _training(data, plan, head, seed)
+    metrics: Metrics | MultilabelMetrics
+    if task is None:
+        judged = head.probabilities(data.vectors[plan.judge])
+        metrics = measure(judged, data.labels[plan.judge], classes)
+    else:
+        thresholds = task.thresholds(head)
+        layer, training = replace(layer, thresholds=thresholds), training | task.facts(head)
+        metrics = task.measured(head, data.vectors, thresholds)
+    knowing = knowing_of(data, plan, head)
     calibration = read_calibration(data.header.calibration, repr(str(features)))
     if calibration is None:
         prepared = prepared_file(card, open_graph)
@@ -142,7 +168,7 @@ def train_head(
         prepared = quantised_file(card, calibration, open_graph)
     network = load_model(prepared)
     info = ClassifierInfo(
-        classes=tuple(data.classes),
+        classes=tuple(classes),
         image_size=card.image_size,
         preprocess=card.arithmetic,
         backbone=json.loads(data.header.backbone),
@@ -155,22 +181,31 @@ def train_head(
         decoder=data.header.decoder,
         backbone_digest=weights_digest(network),
         calibration=data.header.calibration,
+        unknown=knowing.unknown,
+        sets=knowing.sets,
+        kind="single" if task is None else "multi-label",
+        thresholds=() if layer.thresholds is None else tuple(layer.thresholds.tolist()),
     )
-    weights, bias = head.weights.astype(np.float32), head.bias.astype(np.float32)
-    joined = join_head(network, weights, bias, info.to_metadata())
+    joined = join_head(network, layer, knowing.novelty, knowing.set_threshold, info.to_metadata())
     with whole_file(output) as temporary:
         write_model(joined, temporary)
-        parity = _check_parity(temporary, prepared, head)
-    report = {"classes": data.classes, "training": training, "metrics": metrics.to_dict()}
+        parity = _check_parity(temporary, prepared, head, knowing, layer.thresholds)
+    report = {"classes": classes, "training": training, "metrics": metrics.to_dict()}
     write_report(report_path, report)
     return TrainResult(
         output,
         report_path,
-        data.classes,
+        classes,
         training,
         metrics,
         parity,
-        notices_of(data, plan, head, training),
+        [*notices_of(data, plan, task), *knowing.notices],
+    )
+
+
+def _plan(data: Features, seed: int) -> Plan:
+    return plan_splits(
+        data.labels, data.splits, data.content_sha256, data.classes, seed, data.groups
     )
 
 
@@ -215,16 +250,24 @@ def _training(data: Features, plan: Plan, head: Head, seed: int) -> dict[str, An
         "seed": seed,
         "scaling": head.scaling,
         "C": head.c,
-        "converged": head.converged,
+        "temperature": head.temperature,
+        "gap": head.gap,
         "trials": [asdict(trial) for trial in head.trials],
     }
 
 
-def _check_parity(classifier: Path, prepared: Path, head: Head) -> float:
-    """Compare the joined file with the backbone alone and with scikit-learn.
+def _check_parity(
+    classifier: Path,
+    prepared: Path,
+    head: Head,
+    knowing: Knowing,
+    thresholds: Float32Array | None,
+) -> float:
+    """Compare the joined file with the backbone alone and with the head as it was trained.
 
     The file is run on four images of noise; its embeddings must be those of the prepared
-    backbone by itself, its probabilities those that scikit-learn gives for them.
+    backbone by itself, its probabilities those that the head gives for them in float64, and what
+    follows from these what NumPy makes of them.
 
     Returns
     -------
@@ -240,11 +283,14 @@ def _check_parity(classifier: Path, prepared: Path, head: Head) -> float:
         raise ExportError(
             "The classifier's embeddings are not those of the backbone alone; it was not written."
         )
+    knowing.check(ours)
     expected = head.probabilities(ours["embeddings"])
     difference = float(np.abs(ours["probabilities"] - expected).max())
     if not difference <= PARITY:
         raise ExportError(
-            f"The classifier's probabilities differ from scikit-learn's by {difference:.2g}"
+            f"The classifier's probabilities differ from the trained head's by {difference:.2g}"
             f" (at most {PARITY:g} is accepted); it was not written."
         )
+    if thresholds is not None:
+        check_labels(ours, thresholds)
     return difference
