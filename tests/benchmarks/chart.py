@@ -27,7 +27,7 @@ def draw(report: dict[str, Any]) -> str:
     width = LEFT + len(sources) * (PANEL_W + GAP) - GAP + 24
     names = [peer["name"] for peer in sources[0]["peers"]]
     foot = TOP + PANEL_H + 62
-    height = foot + 22 * (len(names) + 1) + 8
+    height = foot + 22 * (len(names) + 2) - 2
     body = []
     for number, source in enumerate(sources):
         body.append(_panel(source, LEFT + number * (PANEL_W + GAP)))
@@ -150,10 +150,10 @@ def _legend(names: list[str], top: float) -> str:
     parts = [
         _full(LEFT + 12, top),
         _text(LEFT + 32, top + 4, "tlpipe: embed once, train the head", ink),
-        _hollow(LEFT + 282, top),
-        _text(LEFT + 300, top + 4, "tlpipe: a further head from the same embeddings", ink),
+        _hollow(LEFT + 12, top + 22),
+        _text(LEFT + 32, top + 26, "tlpipe: a further head from the same embeddings", ink),
     ]
-    for number, (name, colour) in enumerate(zip(names, COLOURS, strict=False), 1):
+    for number, (name, colour) in enumerate(zip(names, COLOURS, strict=False), 2):
         at = top + 22 * number
         parts += [
             f'<path d="M{LEFT} {at} h24" stroke="{colour}" stroke-width="2"/>',

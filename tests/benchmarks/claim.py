@@ -30,7 +30,7 @@ from typing import Any
 
 from chart import draw
 from children import RunError, run
-from conditions import conditions
+from conditions import Others, conditions
 from contenders import KEEP_MEMORY, SCRIPTS, Environments
 from image_set import embed_command, link
 from insides import items, planned
@@ -106,6 +106,7 @@ def measure(
     source: Path, work: Path, environments: Environments, chosen: argparse.Namespace
 ) -> dict[str, Any]:
     """Run everything over one source."""
+    others = Others()
     folder = subset(source, work / "images", chosen.images) if chosen.images else source
     own = run_tlpipe(folder, work)
     print(f"{source.name}: {told(own)}", flush=True)
@@ -132,7 +133,8 @@ def measure(
         except RunError as exc:
             peer["failure"] = str(exc)
         peers.append(peer)
-    return {"name": source.name, **counts, "tlpipe": own, "peers": peers}
+    told_of = {"name": source.name, "others": others.told()}
+    return {**told_of, **counts, "tlpipe": own, "peers": peers}
 
 
 def told(own: dict[str, Any]) -> str:
@@ -193,6 +195,7 @@ def show(result: dict[str, Any]) -> None:
     )
     for peer in result["peers"]:
         print(peer_line(peer, target, whole_s))
+    print(f"other processes meanwhile: {result['others']}")
 
 
 def show_all(report: dict[str, Any]) -> None:

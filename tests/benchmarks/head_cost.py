@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import sklearn
 from children import Run, RunError, run
-from conditions import conditions
+from conditions import Others, conditions
 from contenders import SCRIPTS
 from insides import Planned, planned
 from sklearn.model_selection import StratifiedKFold
@@ -243,7 +243,7 @@ def measure(features: Path, chosen: argparse.Namespace) -> None:
         f" {f'{chosen.folds} stratified folds' if chosen.folds else plan.chosen_on}",
         flush=True,
     )
-    size_bytes = data.vectors.size * 4
+    size_bytes, others = data.vectors.size * 4, Others()
     with tempfile.TemporaryDirectory(dir=chosen.folder.resolve()) as name:
         folder = Path(name)
         write_data(found, folder, chosen.folds)
@@ -255,6 +255,7 @@ def measure(features: Path, chosen: argparse.Namespace) -> None:
         show("whole command", whole_table(features, folder, chosen), size_bytes)
         if not large or chosen.large:
             show_gaps(folder, chosen.gap_c)
+    print(f"other processes meanwhile: {others.told()}")
 
 
 def parsed() -> argparse.Namespace:

@@ -122,5 +122,7 @@ class Planned:
 def planned(features: Path, seed: int = DEFAULT_SEED) -> Planned:
     """Read a feature file, and plan as ``train-head`` does."""
     data = read_features(features)
-    plan = plan_splits(data.labels, data.splits, data.content_sha256, data.classes, seed)
+    plan = plan_splits(
+        data.labels, data.splits, data.content_sha256, data.classes, seed, data.groups
+    )
     return Planned(data, plan)

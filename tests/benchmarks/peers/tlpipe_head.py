@@ -20,7 +20,7 @@ from head_data import Pairs, read, report
 from head_reference import penalty, reference, value
 from measure import peak_bytes
 
-from tlpipe.stages.head import Trial, training
+from tlpipe.stages.head import HeadOptions, train
 
 
 @dataclass(frozen=True)
@@ -36,24 +36,15 @@ class Found:
 def our_search(vectors: np.ndarray, labels: np.ndarray, grid: np.ndarray, folds: Pairs) -> Found:
     """Choose C on the folds, then train on all rows; raw embeddings, no temperature."""
     start = time.monotonic()
-    with training._one_pool():
-        search = training._Search(vectors, labels, folds, "raw")
-        for exponent in np.log10(grid):
-            search._try(float(exponent))
-        c = 10.0 ** search.best()
-        weights, bias = _trained(vectors, labels, c)
-    return Found(time.monotonic() - start, c, weights, bias)
+    options = HeadOptions(scalings=("raw",), c=tuple(map(float, grid)), calibrate=False)
+    head = train(vectors, labels, np.arange(len(labels)), folds, options)
+    return Found(time.monotonic() - start, head.c, head.weights, head.bias)
 
 
 def our_fit(vectors: np.ndarray, labels: np.ndarray, c: float) -> tuple[np.ndarray, np.ndarray]:
     """Train with one C; raw embeddings, no temperature."""
-    with training._one_pool():
-        return _trained(vectors, labels, c)
-
-
-def _trained(vectors: np.ndarray, labels: np.ndarray, c: float) -> tuple[np.ndarray, np.ndarray]:
-    held = training.HeldOut(np.empty(0, np.intp), np.empty((0, 0)))
-    head = training._final(vectors, labels, Trial("raw", c, 0.0), [], held)
+    options = HeadOptions(scalings=("raw",), c=(c,), calibrate=False)
+    head = train(vectors, labels, np.arange(len(labels)), [], options)
     return head.weights, head.bias
 
 
