@@ -239,8 +239,8 @@ def measure(features: Path, chosen: argparse.Namespace) -> None:
     large = plan.fit.size > LARGE
     print(
         f"\n{features.name}: {plan.fit.size:,} x {data.vectors.shape[1]} to train with,"
-        f" {plan.judge.size:,} to judge, {len(data.classes)} classes;"
-        f" {f'{chosen.folds} stratified folds' if chosen.folds else plan.chosen_on}",
+        f" {plan.judge.size:,} to judge, {len(data.classes)} classes; the search's folds:"
+        f" {f'{chosen.folds}, stratified' if chosen.folds else plan.chosen_on}",
         flush=True,
     )
     size_bytes, others = data.vectors.size * 4, Others()
