@@ -39,7 +39,8 @@ LIMIT = 6.0
 STEP = 0.5
 """Of log10 C."""
 _FIRST = (-2, -1, 0, 1)  # steps from the usual value
-_TOGETHER = 3  # of values of C that are given
+_TOGETHER = 2  # of values of C that are given
+_CLEARLY, _FARTHER = 1.1, 10.0  # greater log losses, and tolerances there
 _MOST_EVALUATIONS = 3000
 _GROUP_BYTES = 48 << 20  # of weights that are worked on together
 _COPIES = 18  # of its weights that a problem needs: its memory, gradients, trials
@@ -137,10 +138,17 @@ class Search:
         return min(e for e, tried in self.tried.items() if tried.log_loss <= good)
 
     def climb(self, exponents: Sequence[float], told: Callable[[Trial], None]) -> None:
-        """Try given values of C, from the least on: each few start where those before ended."""
+        """Try given values of C, from the least on: each few start where those before ended.
+
+        Beyond one whose log loss is clearly greater than the least, the optimum need not be as near.
+        """
         ascending = sorted(exponents)
+        near = self.tolerance
         for at in range(0, len(ascending), _TOGETHER):
             self.try_all(ascending[at : at + _TOGETHER], told)
+            losses = [tried.log_loss for tried in self.tried.values()]
+            self.tolerance = near * (_FARTHER if losses[-1] > _CLEARLY * min(losses) else 1)
+        self.tolerance = near
 
     def try_all(self, exponents: Sequence[float], told: Callable[[Trial], None]) -> None:
         """Solve all folds for these values of C."""
