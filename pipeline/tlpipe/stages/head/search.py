@@ -140,7 +140,8 @@ class Search:
     def climb(self, exponents: Sequence[float], told: Callable[[Trial], None]) -> None:
         """Try given values of C, from the least on: each few start where those before ended.
 
-        Beyond one whose log loss is clearly greater than the least, the optimum need not be as near.
+        Beyond one whose log loss is clearly greater than the least, the optimum need not be so
+        near.
         """
         ascending = sorted(exponents)
         near = self.tolerance
