@@ -26,6 +26,11 @@ scored."""
 
 _LOOSE = 3e-3  # tolerance of a search on many rows, where held-out rows tell no finer differences
 
+_OF_FEW = 1.0
+"""Decades above the usual C that suit a few rows. Measured with 1, 2 and 5 images per class of
+three sets: the accuracy is the same within 0.03 from 0.1 to 100 times the usual C; with 10 times
+of it the log loss is less by a tenth to a half."""
+
 _COPY_BYTES = 96 << 20  # embeddings of less are scaled once and for all, in a copy
 _IN_DOUBT = 2.0  # standard errors of the difference within which a scaling stays in the running
 
@@ -110,7 +115,7 @@ def usual_choice(
 ) -> Choice:
     """Take the setting that suits most embeddings, where rows are too few to choose one."""
     search = _search(task, folds, scaling, pool, None)
-    exponent = exponents[0] if exponents else search.usual
+    exponent = exponents[0] if exponents else search.usual + _OF_FEW
     if folds:
         search.try_all([exponent], lambda _: None)
     return Choice(search.scaled, exponent, search, [])
@@ -122,10 +127,11 @@ def _search(
     scaling: Scaling,
     pool: Pool,
     begin: Any,
-    most_bytes: int = _COPY_BYTES,
+    most_bytes: int | None = None,
 ) -> Search:
     scaled = scaled_rows(task.vectors, scaling)
     count, dim = scaled.shape
+    most_bytes = _COPY_BYTES if most_bytes is None else most_bytes
     vectors: Vectors = scaled.in_memory() if count * dim * 4 <= most_bytes else scaled
     spectrum = measure_spectrum(vectors)
     return Search(replace(task, vectors=vectors), scaled, spectrum, folds, pool, begin=begin)
