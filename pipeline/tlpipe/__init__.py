@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from tlpipe.workflows.check import check_backbone as check_backbone
     from tlpipe.workflows.classify import ClassifyResult as ClassifyResult
     from tlpipe.workflows.classify import classify as classify
-    from tlpipe.workflows.compare import CompareResult as CompareResult
     from tlpipe.workflows.compare import compare as compare
+    from tlpipe.workflows.comparison import CompareResult as CompareResult
     from tlpipe.workflows.doctor import Diagnosis as Diagnosis
     from tlpipe.workflows.doctor import doctor as doctor
     from tlpipe.workflows.embed import EmbedResult as EmbedResult
@@ -83,7 +83,7 @@ _HOMES = {
     "Card": "card",
     "ClassifyResult": "workflows.classify",
     "Columns": "stages.predictions",
-    "CompareResult": "workflows.compare",
+    "CompareResult": "workflows.comparison",
     "Diagnosis": "workflows.doctor",
     "EmbedResult": "workflows.embed",
     "EvaluateResult": "workflows.evaluate",

@@ -16,6 +16,9 @@ from tlpipe.stages.metrics import Difference
 SAME_COST = 1.1
 """Costs within this factor of each other count as the same: timings differ by as much."""
 
+MUCH = 0.02
+"""Where a loss of more accuracy than this cannot be excluded, the sentence says so."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -72,34 +75,44 @@ def recommend(candidates: Sequence[Candidate], best: int) -> Recommendation:
         for i, c in enumerate(candidates)
         if c.accuracy_difference is None or not c.accuracy_difference.distinguishable
     ]
-    top = candidates[best]
-    if len(good) == 1:
-        return Recommendation(best, _clear(candidates, best))
-    cost, said = _cost([candidates[i] for i in good])
+    cost, said = _cost(candidates)
     least = min(cost(candidates[i]) for i in good)
     cheap = [i for i in good if cost(candidates[i]) <= SAME_COST * least]
     chosen = cheap[best_of(*zip(*(_quality(candidates[i]) for i in cheap), strict=True))]
-    found = candidates[chosen]
-    if chosen == best:
+    found, top = candidates[chosen], candidates[best]
+    if len(good) == 1:
+        text = _clear(candidates, best)
+    elif chosen == best:
         others = [candidates[i].name for i in good if i != best]
         text = (
-            f"Use {top.name}: it is the most accurate ({top.accuracy:.4f}), though"
-            f" {_listed(others)} cannot be told from it, and none of these costs less"
-            f" ({said(top)})."
+            f"Use {top.name}: it is the most accurate ({top.accuracy:.4f}). On these images"
+            f" {_listed(others)} cannot be told from it, but {'does' if len(others) == 1 else 'do'}"
+            f" not cost less than it does ({said(top)})."
         )
-        return Recommendation(best, text)
-    assert found.accuracy_difference is not None
-    text = (
-        f"Use {found.name}: it costs less ({said(found)}) than {top.name} ({said(top)}), the most"
-        f" accurate, and cannot be told from it on these images: {_points(found)}."
-    )
-    loss = found.log_loss_difference
+    else:
+        text = (
+            f"Use {found.name}: it costs less ({said(found)}) than {top.name} ({said(top)}), the"
+            f" most accurate, and cannot be told from it on these images: {_points(found)}."
+        )
+        text += _caveats(found)
+    worse = [c for i, c in enumerate(candidates) if i not in good and cost(c) < cost(found)]
+    if worse and len(candidates) > 2:
+        cheapest = min(worse, key=cost)
+        text += f" The cheapest, {cheapest.name} ({said(cheapest)}), is worse: {_points(cheapest)}."
+    return Recommendation(chosen, text)
+
+
+def _caveats(found: Candidate) -> str:
+    """What speaks against one that is not the most accurate."""
+    accuracy, loss, text = found.accuracy_difference, found.log_loss_difference, ""
+    if accuracy is not None and accuracy.low < -MUCH:
+        text += " More images would tell whether it is much worse."
     if loss is not None and loss.low > 0:
         text += (
             f" Its probabilities are worse: the log loss is higher by {loss.value:.4f}"
             f" ({loss.low:.4f} to {loss.high:.4f})."
         )
-    return Recommendation(chosen, text)
+    return text
 
 
 def _quality(candidate: Candidate) -> tuple[float, float]:
