@@ -26,8 +26,8 @@ from tlpipe.stages.store import Rows, declared_backbone, feature_writer, read_fe
 from tlpipe.stages.store.rows import stats_of
 from tlpipe.types import Split
 from tlpipe.workflows import compare as workflow
-from tlpipe.workflows import costs, judging
-from tlpipe.workflows.judging import plan_judging
+from tlpipe.workflows import costs, cross_judging
+from tlpipe.workflows.cross_judging import plan_judging
 from tlpipe.workflows.matching import described, match, vectors_at
 from tlpipe.workflows.recommend import Candidate, best_of, recommend
 
@@ -270,7 +270,7 @@ def test_the_test_split_is_not_used(write: Any) -> None:
 def test_of_many_images_a_part_judges(
     write: Any, monkeypatch: pytest.MonkeyPatch, validation: bool, judged_on: str
 ) -> None:
-    monkeypatch.setattr(judging, "MANY", 200)
+    monkeypatch.setattr(cross_judging, "MANY", 200)
     splits = np.where(np.arange(240) % 7 < validation, Split.VALIDATION, Split.NONE)
     splits[::8] = Split.TEST
     common, found = judging_of(write, replace(rows_of(), splits=splits.astype(np.int8)))

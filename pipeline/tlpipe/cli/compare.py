@@ -14,7 +14,7 @@ from tlpipe.cli.show import counted, say, show_line, show_table
 if TYPE_CHECKING:
     from tlpipe.stages.metrics import Difference
     from tlpipe.workflows.comparison import Compared, CompareResult
-    from tlpipe.workflows.judging import JudgeOn
+    from tlpipe.workflows.cross_judging import JudgeOn
 
 
 @click.command("compare")

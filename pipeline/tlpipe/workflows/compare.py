@@ -18,7 +18,7 @@ from tlpipe.stages.report import write_comparison
 from tlpipe.types import DEFAULT_SEED, Progress, ProgressCallback
 from tlpipe.workflows.comparison import Compared, CompareResult, Cost
 from tlpipe.workflows.costs import Costs
-from tlpipe.workflows.judging import JudgeOn, judge, plan_judging
+from tlpipe.workflows.cross_judging import JudgeOn, judge, plan_judging
 from tlpipe.workflows.matching import Common, Described, described, match, vectors_at
 from tlpipe.workflows.recommend import Candidate, best_of, recommend
 
