@@ -99,8 +99,8 @@ def test_the_same_data_give_the_same_weights() -> None:
 
 
 def test_an_optimum_that_is_not_found_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tlpipe.stages.head.training.GAP", 1e-300)
-    monkeypatch.setattr("tlpipe.stages.head.training._MOST_EVALUATIONS", 3)
+    monkeypatch.setattr("tlpipe.stages.head.optimum.GAP", 1e-300)
+    monkeypatch.setattr("tlpipe.stages.head.optimum._MOST_EVALUATIONS", 3)
     with pytest.raises(ConvergenceError, match="optimum was not found"):
         trained(3)
 

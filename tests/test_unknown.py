@@ -361,9 +361,7 @@ def test_the_most_probable_class_is_always_in_the_set() -> None:
 
 def test_a_head_without_extras_is_a_gemm_and_a_softmax() -> None:
     """As in the files of earlier versions: the names and bytes of its operators stay."""
-    shape = HeadShape(
-        normalise=False, activation="softmax", labels=False, novelty=False, sets=False
-    )
+    shape = HeadShape(normalise=False, activation="softmax", novelty=False, sets=False)
     gemm = helper.make_node(
         "Gemm",
         ["embeddings", "tlpipe/head/weights", "tlpipe/head/bias"],

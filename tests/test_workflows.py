@@ -51,6 +51,7 @@ from tlpipe.stages.source import Survey
 from tlpipe.stages.store import read_features, read_rejects
 from tlpipe.stages.weights import prepared_file
 from tlpipe.types import Progress
+from tlpipe.workflows import export_classifier as export_module
 from tlpipe.workflows import pixels as pixels_module
 from tlpipe.workflows import precision as precision_module
 from tlpipe.workflows import train_head as train_head_module
@@ -278,7 +279,8 @@ def test_the_classifier_is_one_graph_as_specified(trained: Trained) -> None:
     assert metadata["format"] == "tlpipe-classifier"
     nodes = onnx.load(trained.classifier).graph.node
     heads = [n.SerializeToString() for n in nodes if n.name.startswith("tlpipe/head")]
-    shape = HeadShape(normalise=False, activation="softmax", novelty=True, sets=True)
+    unit = json.loads(metadata["training"])["scaling"] == "unit"
+    shape = HeadShape(normalise=unit, activation="softmax", novelty=True, sets=True)
     assert heads == [node.SerializeToString() for node in head_nodes(shape)]
 
 
@@ -297,12 +299,12 @@ def test_training_and_serving_see_the_same_pixels(
 def test_a_disagreeing_export_is_not_written(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = train_head_module.join_head
+    original = export_module.join_head
 
     def wrong(network: onnx.ModelProto, layer: LastLayer, *rest: object) -> bytes:
         return original(network, replace(layer, weights=layer.weights * 1.5), *rest)
 
-    monkeypatch.setattr(train_head_module, "join_head", wrong)
+    monkeypatch.setattr(export_module, "join_head", wrong)
     with pytest.raises(ExportError, match="differ from the trained head's by"):
         tlpipe.train_head(trained.features, tmp_path / "c.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -345,8 +347,12 @@ def test_images_that_stand_in_two_classes_or_splits_are_said(
 
 
 def test_another_seed_holds_out_other_images(trained: Trained, tmp_path: Path) -> None:
-    first = tlpipe.train_head(trained.features, tmp_path / "a.onnx", seed=1)
-    second = tlpipe.train_head(trained.features, tmp_path / "b.onnx", seed=2)
+    first = tlpipe.train_head(
+        trained.features, tmp_path / "a.onnx", options=tlpipe.TrainOptions(seed=1)
+    )
+    second = tlpipe.train_head(
+        trained.features, tmp_path / "b.onnx", options=tlpipe.TrainOptions(seed=2)
+    )
     weights = [
         numpy_helper.to_array(t)
         for path in (first.path, second.path)
@@ -363,7 +369,7 @@ def test_train_is_embed_and_train_head(photos: Path, tiny_card: Card, tmp_path: 
     result = tlpipe.train(photos, tmp_path / "c.onnx", backbone=tiny_card)
     assert result.trained.metrics.accuracy == 1.0
     names = sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".lock")
-    assert names == ["c.features.h5", "c.metrics.json", "c.onnx"]
+    assert names == ["c.features.h5", "c.head.onnx", "c.metrics.json", "c.onnx"]
 
 
 def test_train_checks_all_its_outputs_first(photos: Path, tiny_card: Card, tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from tlpipe.workflows.train import train as train
     from tlpipe.workflows.train_head import TrainResult as TrainResult
     from tlpipe.workflows.train_head import train_head as train_head
+    from tlpipe.workflows.train_options import TrainOptions as TrainOptions
     from tlpipe.workflows.verify import VerifyResult as VerifyResult
     from tlpipe.workflows.verify import verify as verify
     from tlpipe.workflows.verify_features import verify_features as verify_features
@@ -98,6 +99,7 @@ _HOMES = {
     "SplitReport": "workflows.split",
     "SplitResult": "workflows.split",
     "TlpipeError": "errors",
+    "TrainOptions": "workflows.train_options",
     "TrainResult": "workflows.train_head",
     "TrainRun": "workflows.train",
     "UpdateOptions": "workflows.run_options",

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 
 HeadActivation = Literal["softmax", "sigmoid"]
 
+HeadKind = Literal["linear", "centroid", "knn"]
+HEAD_KINDS: tuple[HeadKind, ...] = ("linear", "centroid", "knn")
+
+ClassWeight = Literal["none", "balanced"]
+CLASS_WEIGHTS: tuple[ClassWeight, ...] = ("none", "balanced")
+
 TINY = 1e-37
 """Is added to the length of an embedding before it is divided by it: zeros stay zeros."""
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tlpipe.execution import DEVICES, PRECISIONS, RUNTIMES
-from tlpipe.label_cells import DEFAULT_SEPARATOR
-from tlpipe.types import DECODE_MODES, DEFAULT_BACKBONE, DEFAULT_SEED, POOLING_CHOICES
+from tlpipe.types import DECODE_MODES, DEFAULT_BACKBONE, POOLING_CHOICES
 
 if TYPE_CHECKING:
     from tlpipe.card import Card
@@ -59,32 +58,6 @@ backbone_option = click.option(
     show_default=True,
     help="A backbone of 'tlpipe models list', or the path of a network (.onnx) or card (.toml).",
 )
-seed_option = click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=DEFAULT_SEED,
-    show_default=True,
-    help="Which images are held out, where the source has no splits.",
-)
-
-
-def label_options(command: F) -> F:
-    """Add the options of several labels per image."""
-    added = [
-        click.option(
-            "--multi-label",
-            is_flag=True,
-            help="An image may have several labels, such as 'cat|outdoor', or none of them.",
-        ),
-        click.option(
-            "--label-separator",
-            metavar="TEXT",
-            help=f"What joins several labels; by default {DEFAULT_SEPARATOR!r}.",
-        ),
-    ]
-    for option in reversed(added):
-        command = option(command)
-    return command
 
 
 class _ImageSize(click.ParamType[tuple[int, int]]):

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tlpipe.cli.embed import show_embedded
+from tlpipe.cli.head_options import as_train_options, head_options
 from tlpipe.cli.options import (
     PATH,
     TOO_MANY_REJECTS,
@@ -15,13 +16,11 @@ from tlpipe.cli.options import (
     backbone_option,
     embedding_options,
     found_backbone,
-    label_options,
     network_options,
     opened_source,
     output_option,
     overwrite_option,
     run_options,
-    seed_option,
     source_argument,
 )
 from tlpipe.cli.progress import progress
@@ -30,25 +29,26 @@ from tlpipe.cli.show import say, show_survey
 from tlpipe.cli.show_metrics import show_metrics
 
 
-@click.command("train-head")
+@click.command("train-head", cls=Sectioned)
 @click.argument("features", type=PATH)
-@output_option("The classifier (.onnx) to write; its report (.metrics.json) stands beside it.")
-@label_options
-@seed_option
+@output_option(
+    "The classifier (.onnx) to write; its report (.metrics.json) and the head alone (.head.onnx)"
+    " stand beside it."
+)
+@head_options
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="By default one for each core that may be used."
+)
 @overwrite_option
 def train_head_command(
-    features: Path,
-    output: Path,
-    multi_label: bool,
-    label_separator: str | None,
-    seed: int,
-    overwrite: bool,
+    features: Path, output: Path, threads: int | None, overwrite: bool, **head: Any
 ) -> None:
     """Train a new last layer on stored embeddings; write the classifier.
 
     FEATURES is what 'tlpipe embed' wrote. The regularisation and the scaling are chosen on
     held-out images. The classifier is judged on the source's test split where it has one, else on
-    its validation split, else on about a fifth of each class, kept out of training.
+    its validation split, else on about a fifth of each class, kept out of training; images of a
+    group stay together.
 
     With --multi-label an image may have several labels, such as 'cat|outdoor' in a CSV's label
     column, or none of them: '|' alone.
@@ -63,9 +63,7 @@ def train_head_command(
         result = train_head(
             features,
             output,
-            seed=seed,
-            multi_label=multi_label,
-            label_separator=label_separator,
+            options=as_train_options(head, threads),
             overwrite=overwrite,
             progress=report,
         )
@@ -75,15 +73,14 @@ def train_head_command(
 @click.command("train", cls=Sectioned)
 @source_argument
 @output_option(
-    "The classifier (.onnx) to write; its features (.features.h5) and its report (.metrics.json)"
-    " stand beside it."
+    "The classifier (.onnx) to write; its features (.features.h5), its report (.metrics.json) and"
+    " the head alone (.head.onnx) stand beside it."
 )
 @backbone_option
 @network_options
 @run_options
 @embedding_options
-@label_options
-@seed_option
+@head_options
 @overwrite_option
 @click.pass_context
 def train_command(
@@ -92,9 +89,6 @@ def train_command(
     source: Path,
     output: Path,
     backbone: str,
-    multi_label: bool,
-    label_separator: str | None,
-    seed: int,
     overwrite: bool,
     **more: Any,
 ) -> None:
@@ -108,6 +102,7 @@ def train_command(
     """
     from tlpipe import train
 
+    head = as_train_options(more, more["threads"])
     card = found_backbone(backbone, more)
     opened = opened_source(source, more)
     with progress() as report:
@@ -116,9 +111,7 @@ def train_command(
             output,
             backbone=card,
             options=as_run_options(**more),
-            seed=seed,
-            multi_label=multi_label,
-            label_separator=label_separator,
+            head=head,
             overwrite=overwrite,
             progress=report,
             surveyed=show_survey,
@@ -133,15 +126,24 @@ def show_trained(result: Any) -> None:
     """What ``train_head`` did."""
     training = result.training
     several = "labels" if "label_separator" in training else "classes"
+    count = f"{training['count']:,} images of {len(result.classes)} {several}"
+    tried = len(training["trials"])
+    chosen = (
+        f"was chosen of {tried} settings by log loss ({training['chosen_on']})"
+        if tried
+        else "suits most embeddings"
+    )
     say(
-        f"Trained on {training['count']:,} images of {len(result.classes)} {several};"
-        f" C = {training['C']:.3g} on {training['scaling']} embeddings was chosen of"
-        f" {len(training['trials'])} settings by log loss ({training['chosen_on']})."
+        f"Trained on {count}; C = {training['C']:.3g} on {training['scaling']} embeddings {chosen}."
     )
     for notice in result.notices:
         say(notice)
-    show_metrics(result.metrics, result.classes, training["judged_on"])
+    if result.metrics is None:
+        say("No image is left to judge the classifier on: how good it is, nobody knows.")
+    else:
+        show_metrics(result.metrics, result.classes, training["judged_on"])
+    beside = f"{str(result.metrics_path)!r} and {str(result.head_path)!r}"
     say(
         f"Wrote {str(result.path)!r}, whose probabilities agree with the trained head's to"
-        f" {result.parity:.1g}, and {str(result.metrics_path)!r}."
+        f" {result.parity:.1g}, {beside}."
     )

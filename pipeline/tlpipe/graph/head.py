@@ -90,9 +90,9 @@ def _add_head(
     shape = HeadShape(
         layer.normalise,
         layer.activation,
-        layer.thresholds is not None,
         novelty is not None,
         set_threshold is not None,
+        layer.thresholds is not None,
     )
     constants = head_constants(layer, novelty, set_threshold)
     graph.initializer.extend(

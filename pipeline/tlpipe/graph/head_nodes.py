@@ -46,24 +46,24 @@ class HeadShape:
     normalise : bool
         Whether the last layer takes embeddings of unit length.
     activation : {"softmax", "sigmoid"}
-    labels : bool
-        Whether each class has a threshold.
     novelty, sets : bool
         Whether there is a model of the unknown, and whether there are prediction sets.
+    labels : bool
+        Whether each class has a threshold.
     """
 
     normalise: bool
     activation: HeadActivation
-    labels: bool
     novelty: bool
     sets: bool
+    labels: bool = False
 
 
 _ACTIVATIONS: tuple[HeadActivation, ...] = ("softmax", "sigmoid")
 
 SHAPES = tuple(
-    HeadShape(normalise, activation, labels, novelty, sets)
-    for normalise, activation, labels, novelty, sets in product(
+    HeadShape(normalise, activation, novelty, sets, labels)
+    for normalise, activation, novelty, sets, labels in product(
         (False, True), _ACTIVATIONS, (False, True), (False, True), (False, True)
     )
 )

@@ -19,7 +19,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -29,8 +29,6 @@ from tlpipe.machine import usable_cores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from tlpipe.types import Float32Array
 
     Rows = NDArray[np.intp]
     Floats = NDArray[np.float64]
@@ -74,7 +72,7 @@ class Moments:
 
 
 def fit(
-    vectors: Float32Array,
+    vectors: Any,
     labels: NDArray[np.int32],
     rows: Rows,
     folds: Sequence[tuple[Rows, Rows]],
@@ -90,10 +88,11 @@ def fit(
     Parameters
     ----------
     vectors : float32 array (N, D)
+        Or whatever gives rows as one does, and has a length and a shape.
     labels : int32 array (N,)
         0 to K - 1 in the rows used.
     rows : array of int
-        Rows that make the model; every class is among them.
+        Rows that make the model, ascending; every class is among them.
     folds : sequence of pairs of arrays of int
         Rows that make a model, and rows that it has not seen.
     false_alarms : float
@@ -134,7 +133,7 @@ def fit(
 def _subtracted(
     whole: Moments,
     known: NDArray[np.bool_],
-    vectors: Float32Array,
+    vectors: Any,
     labels: NDArray[np.int32],
     fold: tuple[Rows, Rows],
 ) -> Moments:
@@ -156,17 +155,17 @@ def unit_length(vectors: NDArray[np.floating]) -> Floats:
     return exact
 
 
-def moments(vectors: Float32Array, labels: NDArray[np.int32], rows: Rows, classes: int) -> Moments:
+def moments(vectors: Any, labels: NDArray[np.int32], rows: Rows, classes: int) -> Moments:
     """Moments of some rows, brought to unit length, block by block."""
     dim = vectors.shape[1]
     counts = np.bincount(labels[rows], minlength=classes).astype(np.float64)
     sums, products = np.zeros((classes, dim)), np.zeros((dim, dim))
-    order = rows[np.argsort(labels[rows], kind="stable")]
-    for start in range(0, order.size, _BLOCK):
-        block = order[start : start + _BLOCK]
+    for start in range(0, rows.size, _BLOCK):
+        block = rows[start : start + _BLOCK]
         unit = unit_length(vectors[block])
-        present, first = np.unique(labels[block], return_index=True)
-        sums[present] += np.add.reduceat(unit, first, axis=0)
+        order = np.argsort(labels[block], kind="stable")
+        present, first = np.unique(labels[block][order], return_index=True)
+        sums[present] += np.add.reduceat(unit[order], first, axis=0)
         single = unit.astype(np.float32)
         products += single.T @ single
     return Moments(counts, sums, products)

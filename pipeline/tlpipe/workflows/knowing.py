@@ -11,9 +11,8 @@ import numpy as np
 from tlpipe.errors import ExportError
 from tlpipe.last_layer import Novelty, SetsFacts, UnknownFacts
 from tlpipe.stages import conformal, novelty
-from tlpipe.stages.head import Head
-from tlpipe.stages.splits import Plan
-from tlpipe.stages.store import Features
+from tlpipe.stages.head import HeldOut
+from tlpipe.workflows.training_data import Training
 
 PARITY = 1e-3
 """Largest relative difference of a distance between the written file (float32) and NumPy (float64)
@@ -69,22 +68,31 @@ class Knowing:
                 raise ExportError("The classifier's sets are not as its probabilities say.")
 
 
-def knowing_of(data: Features, plan: Plan, head: Head) -> Knowing:
-    """Fit both on the rows that train, with thresholds from rows held out in cross-validation.
+def novelty_of(training: Training, false_alarms: float) -> tuple[Novelty, UnknownFacts] | str:
+    """Model of the unknown, with a threshold from rows held out in cross-validation.
 
-    Where an image may have several labels, the model of the unknown has one centre for all, and
-    there are no prediction sets.
+    Where an image may have several labels, it has one centre for all.
     """
-    labels = np.zeros_like(data.labels) if head.multilabel else data.labels
-    fitted = novelty.fit(data.vectors, labels, plan.fit, plan.folds)
-    model, unknown = (None, None) if isinstance(fitted, str) else fitted
-    notices = [fitted] if isinstance(fitted, str) else []
+    labels = training.labels
+    if labels.ndim == 2:
+        labels = np.zeros(len(labels), np.int32)
+    return novelty.fit(training.vectors, labels, training.rows, training.folds, false_alarms)
+
+
+def knowing_of(
+    found: tuple[Novelty, UnknownFacts] | str,
+    training: Training,
+    held: HeldOut | None,
+    coverage: float | None,
+) -> Knowing:
+    """Add prediction sets, which there are none of where an image may have several labels."""
+    model, unknown = (None, None) if isinstance(found, str) else found
+    notices = [found] if isinstance(found, str) else []
     sets: SetsFacts | str | None = None
-    if not head.multilabel:
-        held = head.held_out
-        logits = np.zeros((0, len(data.classes))) if held is None else held.logits
+    if training.labels.ndim == 1:
+        logits = np.zeros((0, 2)) if held is None else held.logits
         rows = np.zeros(0, np.intp) if held is None else held.rows
-        sets = conformal.fit(logits, data.labels[rows])
+        sets = conformal.fit(logits, training.labels[rows], coverage)
     if isinstance(sets, str):
         notices.append(sets)
         sets = None

@@ -1,21 +1,21 @@
-"""Several labels per image: what a head is to learn, and what is settled once it has."""
+"""One label per image, or several: what a head is to learn, and what is settled once it has."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tlpipe.errors import ExportError, TrainingDataError
-from tlpipe.stages.head import Head, probabilities_of
+from tlpipe.label_cells import DEFAULT_SEPARATOR
+from tlpipe.stages.head import Head, HeldOut
 from tlpipe.stages.label_sets import as_strata, labels_of, learnable, rarest_labels, table_of
-from tlpipe.stages.metrics import MultilabelMetrics, measure_multilabel
 from tlpipe.stages.splits import Plan, plan_splits
-from tlpipe.stages.store import Features
 from tlpipe.stages.thresholds import tune
 from tlpipe.types import Split
+from tlpipe.workflows.training_data import Labelled, Training
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,34 +63,11 @@ class LabelTask:
             "thresholds_set_on": held,
         }
 
-    def thresholds(self, head: Head) -> Float32Array:
+    def thresholds(self, held: HeldOut | None, training: Training) -> Float32Array:
         """From which probability on an image is given each label (K,), from rows held out."""
-        held = head.held_out
         if held is None:
             return np.full(len(self.classes), 0.5, np.float32)
-        return tune(held.logits, self.labels[held.rows])
-
-    def measured(
-        self, head: Head, vectors: Float32Array, thresholds: Float32Array
-    ) -> MultilabelMetrics:
-        """What the rows that judge say; where there are none, those held out of training.
-
-        Raises
-        ------
-        TrainingDataError
-            There are none of either.
-        """
-        rows, held = self.plan.judge, head.held_out
-        if rows.size:
-            probabilities = head.probabilities(vectors[rows])
-        elif held is not None:
-            rows, probabilities = held.rows, probabilities_of(held.logits, multilabel=True)
-        else:
-            raise TrainingDataError(
-                f"{self.plan.fit.size} images are too few to judge a classifier of several labels.",
-                hint="Add images that have the same labels as others.",
-            )
-        return measure_multilabel(probabilities, self.labels[rows], thresholds, self.classes)
+        return tune(held.logits, training.labels[held.rows])
 
     def notices(self) -> list[str]:
         """What a user would want to know of it."""
@@ -117,7 +94,37 @@ class LabelTask:
         return found
 
 
-def plan_labels(data: Features, separator: str, seed: int) -> LabelTask:
+def plan_classes(data: Labelled, seed: int) -> Plan:
+    """Decide what each row is for, where an image is of one class.
+
+    Raises
+    ------
+    TrainingDataError
+        No head can be trained; if labels look like several in one, the hint says so.
+    """
+    try:
+        return plan_splits(
+            data.labels, data.splits, data.content_sha256, data.classes, seed, data.groups
+        )
+    except TrainingDataError as exc:
+        hint = looks_joined(data.classes)
+        if not hint:
+            raise
+        raise TrainingDataError(str(exc.args[0]), hint=hint) from exc
+
+
+def looks_joined(classes: Sequence[str]) -> str:
+    """What to tell where names of classes look like several labels; nothing where they do not."""
+    found = [name for name in classes if DEFAULT_SEPARATOR in name]
+    if not found:
+        return ""
+    return (
+        f"{len(found)} classes hold {DEFAULT_SEPARATOR!r} in their names, such as {found[0]!r}. If"
+        " they are several labels of an image each, train with --multi-label."
+    )
+
+
+def plan_labels(data: Labelled, separator: str, seed: int) -> LabelTask:
     """Read what the stored labels name, and decide what each row is for.
 
     Labels are left out that the rows which train cannot teach: in each set of rows that a head is
@@ -163,7 +170,7 @@ def plan_labels(data: Features, separator: str, seed: int) -> LabelTask:
         raise TrainingDataError(
             f"None of the {len(table.names)} labels can be learned: too few training images have"
             " them, or lack them.",
-            hint="A label needs two different images that have it, and two that do not.",
+            hint="Of those that train, one image must have a label, and another must lack it.",
         )
     return LabelTask(
         classes=[table.names[k] for k in np.flatnonzero(taught)],

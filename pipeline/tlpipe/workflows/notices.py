@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tlpipe.execution import parsed_arithmetic
-from tlpipe.label_cells import DEFAULT_SEPARATOR
 from tlpipe.stages.splits import Plan
-from tlpipe.stages.store import Features
 from tlpipe.types import Split
+from tlpipe.workflows.multilabel import LabelTask, looks_joined
+from tlpipe.workflows.training_data import Labelled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tlpipe.workflows.multilabel import LabelTask
 
-
-def notices_of(data: Features, plan: Plan, task: LabelTask | None = None) -> list[str]:
+def notices_of(data: Labelled, plan: Plan, task: LabelTask | None = None) -> list[str]:
     """What a user would want to know of a head that was trained.
 
     Parameters
     ----------
-    data : Features
+    data : Labelled
     plan : Plan
     task : LabelTask, optional
         Where an image may have several labels.
@@ -37,7 +34,7 @@ def notices_of(data: Features, plan: Plan, task: LabelTask | None = None) -> lis
         notices.append(f"{loose} labelled embeddings belong to no split; they train the head.")
     kinds: NDArray[Any] = data.labels
     if task is None:
-        notices += _joined_notices(data.classes)
+        notices += [looks_joined(data.classes)] if looks_joined(data.classes) else []
     else:
         kinds = np.unique(np.packbits(task.labels, axis=1), axis=0, return_inverse=True)[1]
     mixed = _mixed(data, kinds.reshape(-1))
@@ -76,19 +73,7 @@ def _precision_notices(precision: str) -> list[str]:
     return [notice]
 
 
-def _joined_notices(classes: Sequence[str]) -> list[str]:
-    """Where labels look like several in one."""
-    found = [name for name in classes if DEFAULT_SEPARATOR in name]
-    if not found:
-        return []
-    notice = (
-        f"{len(found)} classes hold {DEFAULT_SEPARATOR!r} in their names, such as {found[0]!r}. If"
-        " they are several labels of an image each, train with --multi-label."
-    )
-    return [notice]
-
-
-def _mixed(data: Features, kinds: NDArray[Any]) -> int:
+def _mixed(data: Labelled, kinds: NDArray[Any]) -> int:
     """Number of distinct image contents whose rows are of more than one of the kinds (N,)."""
     rows = np.flatnonzero(data.labels >= 0)
     labels_of: dict[bytes, set[int]] = {}
@@ -98,7 +83,7 @@ def _mixed(data: Features, kinds: NDArray[Any]) -> int:
     return sum(len(labels) > 1 for labels in labels_of.values())
 
 
-def _shared(data: Features, plan: Plan) -> int:
+def _shared(data: Labelled, plan: Plan) -> int:
     """Number of rows that judge and whose very content also trains."""
     trained = {row.tobytes() for row in data.content_sha256[plan.fit]}
     return sum(row.tobytes() in trained for row in data.content_sha256[plan.judge])

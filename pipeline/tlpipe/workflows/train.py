@@ -8,15 +8,16 @@ from pathlib import Path
 from tlpipe.card import Card
 from tlpipe.errors import StaleFeaturesError, TrainingDataError
 from tlpipe.files import check_output
-from tlpipe.label_cells import names_in, separator_of
+from tlpipe.label_cells import names_in
 from tlpipe.stages.source import Source
 from tlpipe.stages.weights import weight_files
-from tlpipe.types import DEFAULT_BACKBONE, DEFAULT_SEED, ProgressCallback
+from tlpipe.types import DEFAULT_BACKBONE, ProgressCallback
 from tlpipe.workflows.backbones import find_backbone
 from tlpipe.workflows.common import Surveyed, as_source, source_path
 from tlpipe.workflows.embed import EmbedResult, embed
 from tlpipe.workflows.run_options import RunOptions
 from tlpipe.workflows.train_head import TrainResult, check_classifier_output, train_head
+from tlpipe.workflows.train_options import TrainOptions
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,13 @@ def features_path(classifier: Path) -> Path:
     return classifier.with_suffix(".features.h5")
 
 
-def train(  # noqa: PLR0913  (options of two workflows)
+def train(
     source: Source | str | Path,
     output: str | Path,
     *,
     backbone: str | Card = DEFAULT_BACKBONE,
     options: RunOptions | None = None,
-    seed: int = DEFAULT_SEED,
-    multi_label: bool = False,
-    label_separator: str | None = None,
+    head: TrainOptions | None = None,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
     surveyed: Surveyed | None = None,
@@ -56,10 +55,10 @@ def train(  # noqa: PLR0913  (options of two workflows)
     source, backbone, options, overwrite, progress, surveyed
         As for ``embed``.
     output : str or pathlib.Path
-        The classifier to write; ``<stem>.features.h5`` and ``<stem>.metrics.json`` are written
-        beside it.
-    seed, multi_label, label_separator
-        As for ``train_head``.
+        The classifier to write; ``<stem>.features.h5``, ``<stem>.metrics.json`` and
+        ``<stem>.head.onnx`` are written beside it.
+    head : TrainOptions, optional
+        How the head is trained.
 
     Raises
     ------
@@ -68,7 +67,8 @@ def train(  # noqa: PLR0913  (options of two workflows)
     TlpipeError
         As from ``embed`` and ``train_head``.
     """
-    separator = separator_of(multi_label, label_separator)
+    head = head or TrainOptions()
+    separator = head.separator
     output = Path(output)
     features = features_path(output)
     card = find_backbone(backbone)
@@ -91,9 +91,7 @@ def train(  # noqa: PLR0913  (options of two workflows)
     trained = train_head(
         features,
         output,
-        seed=seed,
-        multi_label=multi_label,
-        label_separator=label_separator,
+        options=head,
         overwrite=overwrite,
         progress=progress,
     )

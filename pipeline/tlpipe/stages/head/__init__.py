@@ -5,12 +5,11 @@ are solved together, which no library does (``docs/head.md`` has the figures). I
 ``last_layer``, ``machine``, ``types``, NumPy and threadpoolctl.
 """
 
+from tlpipe.stages.head.optimum import GAP
 from tlpipe.stages.head.rows import SCALINGS, InMemory, Scaling, Vectors
 from tlpipe.stages.head.search import Trial
 from tlpipe.stages.head.trained import Head, HeldOut, probabilities_of
 from tlpipe.stages.head.training import (
-    GAP,
-    ClassWeight,
     HeadOptions,
     train,
 )
@@ -18,7 +17,6 @@ from tlpipe.stages.head.training import (
 __all__ = [
     "GAP",
     "SCALINGS",
-    "ClassWeight",
     "Head",
     "HeadOptions",
     "HeldOut",

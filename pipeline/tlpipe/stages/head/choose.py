@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tlpipe.stages.head.rows import InMemory, Scaled, Scaling, Vectors, scaled_rows
+from tlpipe.stages.head.rows import InMemory, Picked, Scaled, Scaling, Vectors, scaled_rows
 from tlpipe.stages.head.search import STEP, TOLERANCE, Search, Task, Trial, log_losses
 from tlpipe.stages.head.spectrum import measure_spectrum
 
@@ -96,7 +96,7 @@ def choose(
         if exponents is None:
             search.walk(first, tell)
         else:
-            search.try_all(exponents, tell)
+            search.climb(exponents, tell)
         best = search.best()
         found.append((search.tried[best].log_loss, search, best))
         for _, other, at in found:  # hold no more than is needed
@@ -116,10 +116,17 @@ def usual_choice(
     return Choice(search.scaled, exponent, search, [])
 
 
-def _search(task: Task, folds: Folds, scaling: Scaling, pool: Pool, begin: Any) -> Search:
+def _search(
+    task: Task,
+    folds: Folds,
+    scaling: Scaling,
+    pool: Pool,
+    begin: Any,
+    most_bytes: int = _COPY_BYTES,
+) -> Search:
     scaled = scaled_rows(task.vectors, scaling)
     count, dim = scaled.shape
-    vectors: Vectors = scaled.in_memory() if count * dim * 4 <= _COPY_BYTES else scaled
+    vectors: Vectors = scaled.in_memory() if count * dim * 4 <= most_bytes else scaled
     spectrum = measure_spectrum(vectors)
     return Search(replace(task, vectors=vectors), scaled, spectrum, folds, pool, begin=begin)
 
@@ -138,13 +145,13 @@ def _screen(
         for rows, most in zip(fold, (SCREENED, SCREENED // 2), strict=True)
     )
     rows = np.sort(np.concatenate([train, held]))
-    some = Task(
-        InMemory(task.vectors.take(rows)), task.labels[rows], task.classes, task.counts[rows]
-    )
+    held_in_memory = isinstance(task.vectors, InMemory)
+    vectors = Picked(task.vectors, rows) if held_in_memory else InMemory(task.vectors.take(rows))
+    some = Task(vectors, task.labels[rows], task.classes, task.counts[rows])
     folds = [(np.searchsorted(rows, train), np.searchsorted(rows, held))]
     tried: list[tuple[Search, float, NDArray[np.float64]]] = []
     for scaling in scalings:
-        search = _search(some, folds, scaling, pool, None)
+        search = _search(some, folds, scaling, pool, None, most_bytes=0)
         search.walk(None, told)
         best = search.best()
         at, scores = search.held_out(best)

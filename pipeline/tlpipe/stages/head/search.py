@@ -39,6 +39,7 @@ LIMIT = 6.0
 STEP = 0.5
 """Of log10 C."""
 _FIRST = (-2, -1, 0, 1)  # steps from the usual value
+_TOGETHER = 3  # of values of C that are given
 _MOST_EVALUATIONS = 3000
 _GROUP_BYTES = 48 << 20  # of weights that are worked on together
 _COPIES = 18  # of its weights that a problem needs: its memory, gradients, trials
@@ -134,6 +135,12 @@ class Search:
         least = min(tried.log_loss for tried in self.tried.values())
         good = 1.01 * least + 1e-4
         return min(e for e, tried in self.tried.items() if tried.log_loss <= good)
+
+    def climb(self, exponents: Sequence[float], told: Callable[[Trial], None]) -> None:
+        """Try given values of C, from the least on: each few start where those before ended."""
+        ascending = sorted(exponents)
+        for at in range(0, len(ascending), _TOGETHER):
+            self.try_all(ascending[at : at + _TOGETHER], told)
 
     def try_all(self, exponents: Sequence[float], told: Callable[[Trial], None]) -> None:
         """Solve all folds for these values of C."""
@@ -234,10 +241,10 @@ class Search:
         return [totals[e] / counted for e in totals]
 
     def _forget(self) -> None:
-        """Keep the weights of values of C near the best alone."""
-        best = self.best()
+        """Keep the weights of the best C, of those beside it, and of the last alone."""
+        best, last = self.best(), next(reversed(self.tried))
         for exponent, tried in self.tried.items():
-            if abs(exponent - best) > 2 * STEP + 1e-9:
+            if abs(exponent - best) > 2 * STEP + 1e-9 and exponent != last:
                 tried.thetas = []
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tlpipe.last_layer import LastLayer
-from tlpipe.stages.head.rows import Scaling, chunks, unit_length
+from tlpipe.stages.head.rows import InMemory, Scaling, Vectors, chunks, unit_length
 from tlpipe.stages.head.search import Trial
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ class Head:
         Estimate of how far the objective lies above the least, as a fraction of it.
     held_out : HeldOut or None
         For whatever must be set on rows that did not train; None where every row trains.
+    fewer : list of (int, Head)
+        Heads of so many of the rows, for a learning curve, where they were asked for.
     """
 
     weights: NDArray[np.float64]
@@ -67,17 +69,19 @@ class Head:
     trials: list[Trial]
     gap: float
     held_out: HeldOut | None
+    fewer: list[tuple[int, Head]] = field(default_factory=list)
 
-    def logits(self, vectors: Float32Array) -> NDArray[np.float64]:
+    def logits(self, vectors: Float32Array | Vectors) -> NDArray[np.float64]:
         """Logits (N, K) of embeddings (N, D)."""
-        found = np.empty((len(vectors), self.bias.size))
-        for start, stop in chunks(0, len(vectors)):
-            block = vectors[start:stop]
+        rows = InMemory(vectors) if isinstance(vectors, np.ndarray) else vectors
+        found = np.empty((rows.shape[0], self.bias.size))
+        for start, stop in chunks(0, rows.shape[0]):
+            block = rows.read(start, stop)
             block = unit_length(block) if self.normalise else block
             found[start:stop] = block.astype(np.float64) @ self.weights + self.bias
         return found
 
-    def probabilities(self, vectors: Float32Array) -> NDArray[np.float64]:
+    def probabilities(self, vectors: Float32Array | Vectors) -> NDArray[np.float64]:
         """Probabilities (N, K) for embeddings (N, D)."""
         return probabilities_of(self.logits(vectors), multilabel=self.multilabel)
 

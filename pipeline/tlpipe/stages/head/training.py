@@ -7,25 +7,25 @@ scikit-learn's: ``0.5 * ||W||^2 + C * sum(cross-entropy)``, the bias not penalis
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tlpipe.errors import ConvergenceError
+from tlpipe.last_layer import ClassWeight
 from tlpipe.stages.head.calibration import find_temperature
 from tlpipe.stages.head.choose import Choice, choose, usual_choice
-from tlpipe.stages.head.minimise import LONG_MEMORY, minimise
-from tlpipe.stages.head.objective import Problems
+from tlpipe.stages.head.optimum import find_optimum, heads_of_fewer, scaled_in_place
 from tlpipe.stages.head.pool import Pool, open_pool
 from tlpipe.stages.head.rows import (
     SCALINGS,
     InMemory,
     Picked,
+    Scaled,
     Scaling,
     Vectors,
 )
-from tlpipe.stages.head.search import Search, Task, Trial
+from tlpipe.stages.head.search import Task, Trial
 from tlpipe.stages.head.trained import Head, HeldOut
 
 if TYPE_CHECKING:
@@ -35,17 +35,6 @@ if TYPE_CHECKING:
 
     Rows = NDArray[np.intp]
 
-ClassWeight = Literal["none", "balanced"]
-
-GAP = 3e-8
-"""Of a trained head: estimate of how far its objective lies above the least, as a fraction of it.
-
-Half of the squared Newton decrement, which is the gap of a quadratic objective (Boyd &
-Vandenberghe, "Convex Optimization", section 9.5.1), the preconditioner being the inverse Hessian.
-Measured against optima in float64: the gap is 2 to 10 times the estimate.
-"""
-
-_MOST_EVALUATIONS = 10_000
 _LEAST_HELD = 30  # held-out rows with which settings can be chosen
 _PRIOR_SCALING: Scaling = "unit"
 
@@ -65,6 +54,12 @@ class HeadOptions:
         however many rows it has.
     calibrate : bool
         Whether to set the temperature.
+    fewer : bool
+        Whether to train heads of fewer rows, too, for a learning curve.
+    consume : bool
+        Whether an array of embeddings may be overwritten, which saves a copy.
+    seed : int
+        Which rows the heads of fewer have.
     threads : int, optional
         By default one for each usable core.
     """
@@ -73,6 +68,9 @@ class HeadOptions:
     c: tuple[float, ...] = ()
     class_weight: ClassWeight | tuple[float, ...] = "none"
     calibrate: bool = True
+    fewer: bool = False
+    consume: bool = False
+    seed: int = 0
     threads: int | None = None
 
 
@@ -108,6 +106,8 @@ def train(
     options = options or HeadOptions()
     source = InMemory(vectors) if isinstance(vectors, np.ndarray) else vectors
     fit = np.sort(fit)
+    if not all(np.isin(np.concatenate(pair), fit).all() for pair in folds):
+        raise ValueError("A row of a fold is none of those that train.")
     whole = fit.size == source.shape[0]
     task = _task(source if whole else Picked(source, fit), labels[fit], options)
     local = [
@@ -125,27 +125,55 @@ def train(
     with open_pool(options.threads) as pool:
         choice = _choose(task, local, options, pool, told)
         held_out, temperature = _held_out(choice, task, options) if local else (None, 1.0)
-        theta, gap = _optimum(choice, task, pool)
+        ready: Vectors = choice.search.task.vectors
+        if options.consume and isinstance(ready, Scaled) and isinstance(task.vectors, InMemory):
+            ready = scaled_in_place(ready, task.vectors.array, pool)
+        theta, gap = find_optimum(choice, ready, pool)
+        fewer: list[tuple[int, Any]] = []
+        if options.fewer:
+            fewer = heads_of_fewer(choice, ready, _nested(labels[fit], options.seed), pool)
+
+    def exported(theta: NDArray[np.float64]) -> tuple[Any, Any]:
+        weights, bias = choice.scaled.unscaled(theta[:, :-1], theta[:, -1])
+        if labels.ndim == 1 and task.classes == 1:
+            weights, bias = _both(weights[0]).T, _both(bias)[0]
+        return weights.T / temperature, bias / temperature
+
     c = 10.0**choice.exponent
-    weights, bias = choice.scaled.unscaled(theta[:, :-1], theta[:, -1])
-    multilabel = labels.ndim == 2
-    if not multilabel and task.classes == 1:
-        weights, bias = _both(weights[0]).T, _both(bias)[0]
-    return Head(
-        weights=weights.T / temperature,
-        bias=bias / temperature,
+    weights, bias = exported(theta)
+    head = Head(
+        weights=weights,
+        bias=bias,
         normalise=choice.scaled.scaling == "unit",
-        multilabel=multilabel,
+        multilabel=labels.ndim == 2,
         scaling=choice.scaled.scaling,
         c=min(options.c or [c], key=lambda given: abs(np.log10(given / c))),
         temperature=temperature,
         trials=choice.trials,
         gap=gap,
-        held_out=None if held_out is None else _renumbered(held_out, fit, multilabel=multilabel),
+        held_out=_renumbered(held_out, fit, multilabel=labels.ndim == 2),
+    )
+    of_fewer = [(count, *exported(other)) for count, other in fewer]
+    return replace(
+        head, fewer=[(n, replace(head, weights=w, bias=b, held_out=None)) for n, w, b in of_fewer]
     )
 
 
-def _renumbered(held_out: HeldOut, fit: Rows, *, multilabel: bool) -> HeldOut:
+def _nested(labels: Any, seed: int) -> Rows:
+    """Rows in an order whose beginnings have the classes in the same shares as the whole."""
+    rng = np.random.default_rng(seed)
+    if labels.ndim == 2:
+        return rng.permutation(len(labels))
+    place = rng.random(labels.size)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        place[rows] = (rng.permutation(rows.size) + place[rows]) / rows.size
+    return np.argsort(place, kind="stable")
+
+
+def _renumbered(held_out: HeldOut | None, fit: Rows, *, multilabel: bool) -> HeldOut | None:
+    if held_out is None:
+        return None
     logits = held_out.logits
     if logits.shape[1] == 1 and not multilabel:
         logits = _both(logits[:, 0])
@@ -205,39 +233,3 @@ def _held_out(choice: Choice, task: Task, options: HeadOptions) -> tuple[HeldOut
     if options.calibrate:
         temperature = find_temperature(scores, task.labels[rows], task.counts[rows])
     return HeldOut(rows, scores / temperature), temperature
-
-
-def _optimum(choice: Choice, task: Task, pool: Pool) -> tuple[NDArray[np.float64], float]:
-    """Weights and bias (K, D + 1) for scaled rows, and the estimate of their gap.
-
-    Most of the way is gone in float32; where rounding ends it too early, the rest in float64.
-    """
-    search: Search = choice.search
-    problems = Problems(
-        vectors=search.task.vectors,
-        labels=task.labels,
-        classes=task.classes,
-        c=np.array([10.0**choice.exponent]),
-        counts=task.counts[np.newaxis],
-        group=np.zeros(1, np.intp),
-    )
-    theta: NDArray[Any] = search.start(choice.exponent)
-    for dtype, most in ((np.float32, 1000), (np.float64, _MOST_EVALUATIONS)):
-        (solution,) = minimise(
-            problems,
-            [theta.astype(dtype)],
-            search.spectrum,
-            pool,
-            lambda way: way.expected <= GAP,
-            most,
-            LONG_MEMORY,
-        )
-        theta = solution.theta
-    if not solution.converged:
-        raise ConvergenceError(
-            f"The head's optimum was not found: after {solution.evaluations:,} evaluations in"
-            f" float64 its objective may lie {solution.gap:.1g} of itself above the least;"
-            f" {GAP:g} is asked for (C = {10.0**choice.exponent:g}, {choice.scaled.scaling}).",
-            hint="Look for embeddings of absurd size: tlpipe audit lists outliers.",
-        )
-    return solution.theta, solution.gap
