@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tlpipe.cli.options import PATH, overwrite_option, seed_option
+from tlpipe.cli.options import PATH, overwrite_option
 from tlpipe.cli.progress import progress
 from tlpipe.cli.show import counted, say, show_line, show_table
+from tlpipe.types import DEFAULT_SEED
 
 if TYPE_CHECKING:
     from tlpipe.stages.metrics import Difference
@@ -29,7 +30,13 @@ if TYPE_CHECKING:
     " test split, which then no longer tells how good the chosen one is.",
 )
 @click.option("--no-speed", is_flag=True, help="Do not run the networks to measure their time.")
-@seed_option
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=DEFAULT_SEED,
+    show_default=True,
+    help="Another seed judges in other folds.",
+)
 @overwrite_option
 def compare_command(
     features: tuple[Path, ...],

@@ -38,7 +38,7 @@ which tell a difference of a point in accuracy."""
 
 
 @dataclass(frozen=True)
-class Judging:
+class JudgingPlan:
     """Which rows judge, and the heads that are trained for it; the same for every backbone.
 
     Attributes
@@ -65,7 +65,7 @@ class Judged:
     Attributes
     ----------
     probabilities : float64 array (N, K)
-        In the order of ``Judging.rows``.
+        In the order of ``JudgingPlan.rows``.
     head_s : float
         Mean seconds to train a head, its search for settings included.
     """
@@ -74,7 +74,7 @@ class Judged:
     head_s: float
 
 
-def plan_judging(common: Common, judge_on: JudgeOn, seed: int) -> Judging:
+def plan_judging(common: Common, judge_on: JudgeOn, seed: int) -> JudgingPlan:
     """Decide which rows judge.
 
     Raises
@@ -100,11 +100,11 @@ def plan_judging(common: Common, judge_on: JudgeOn, seed: int) -> Judging:
         judged_on = f"all training images, in {len(plans)}-fold cross-validation"
         if (common.splits == Split.TEST).any():
             judged_on += " (the test split is not used)"
-    return Judging(plans, rows, judged_on, _notices(common, plans, rows))
+    return JudgingPlan(plans, rows, judged_on, _notices(common, plans, rows))
 
 
 def judge(
-    vectors: Float32Array, common: Common, judging: Judging, told: Callable[[], None]
+    vectors: Float32Array, common: Common, judging: JudgingPlan, told: Callable[[], None]
 ) -> Judged:
     """Train the heads on the embeddings (M, D) of the common images, and judge.
 
