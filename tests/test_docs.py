@@ -60,6 +60,7 @@ def test_the_commands_of_the_readme_write_what_it_says(walk: Path) -> None:
         "README.md",
         "docs/feature-file.md",
         "docs/classifier-file.md",
+        "docs/compare.md",
         "docs/interchange.md",
         "docs/scikit-learn.md",
     ],

@@ -2,8 +2,9 @@
 
 The verbs of the command line, as functions of the same names: ``embed``, ``train_head``, ``train``,
 ``classify``, ``evaluate``, ``verify``, ``inspect``, and for feature files ``verify_features``,
-``repair``, ``export_features``, ``import_features``, ``merge`` and ``split``. Importing this
-package loads none of the heavy libraries; a verb loads what it needs when it is first used.
+``repair``, ``export_features``, ``import_features``, ``merge``, ``split`` and ``compare``.
+Importing this package loads none of the heavy libraries; a verb loads what it needs when it is
+first used.
 
 Examples
 --------
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from tlpipe.workflows.check import check_backbone as check_backbone
     from tlpipe.workflows.classify import ClassifyResult as ClassifyResult
     from tlpipe.workflows.classify import classify as classify
+    from tlpipe.workflows.compare import compare as compare
+    from tlpipe.workflows.comparison import CompareResult as CompareResult
     from tlpipe.workflows.doctor import Diagnosis as Diagnosis
     from tlpipe.workflows.doctor import doctor as doctor
     from tlpipe.workflows.embed import EmbedResult as EmbedResult
@@ -81,6 +84,7 @@ _HOMES = {
     "Card": "card",
     "ClassifyResult": "workflows.classify",
     "Columns": "stages.predictions",
+    "CompareResult": "workflows.comparison",
     "Diagnosis": "workflows.doctor",
     "EmbedResult": "workflows.embed",
     "EvaluateResult": "workflows.evaluate",
@@ -104,6 +108,7 @@ _HOMES = {
     "all_cards": "catalogue",
     "check_splits": "workflows.split",
     "classify": "workflows.classify",
+    "compare": "workflows.compare",
     "doctor": "workflows.doctor",
     "embed": "workflows.embed",
     "evaluate": "workflows.evaluate",

@@ -23,6 +23,7 @@ _SETTLED_S = 1.0  # until a rate means something
 _VERBS = {
     "calibrate": "Calibrating",
     "check": "Checking",
+    "compare": "Training and judging",
     "download": "Downloading",
     "embed": "Embedding",
     "train-head": "Training the head",
@@ -40,7 +41,7 @@ _BOUND_BY = {
     "write": "writing",
 }
 
-_UNITS = {"download": "bytes"}  # where it is not images that are counted
+_UNITS = {"compare": "heads", "download": "bytes"}  # where it is not images that are counted
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
-"""Report: what held-out data say of a classifier, as a JSON file.
+"""Report: what held-out data say of a classifier, or of several backbones, as a JSON file.
 
-Takes plain values, gives a file that is whole or not there. ``docs/results.md`` specifies it.
-Imports ``files``.
+Takes plain values, gives a file that is whole or not there. ``docs/results.md`` and
+``docs/compare.md`` specify them. Imports ``files``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from tlpipe.files import whole_file
 
 FORMAT = "tlpipe-metrics"
 FORMAT_VERSION = 2
+COMPARISON_FORMAT = "tlpipe-comparison"
+COMPARISON_FORMAT_VERSION = 1
 
 
 def write_report(path: Path, content: dict[str, Any]) -> None:
@@ -24,7 +26,22 @@ def write_report(path: Path, content: dict[str, Any]) -> None:
     OutputError
         The file cannot be written.
     """
-    marked = {"format": FORMAT, "format_version": FORMAT_VERSION, **content}
+    _write(path, {"format": FORMAT, "format_version": FORMAT_VERSION, **content})
+
+
+def write_comparison(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` with the marks of a comparison.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    """
+    marks = {"format": COMPARISON_FORMAT, "format_version": COMPARISON_FORMAT_VERSION}
+    _write(path, marks | content)
+
+
+def _write(path: Path, marked: dict[str, Any]) -> None:
     with whole_file(path) as temporary:
         text = json.dumps(marked, indent=2, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")

@@ -10,7 +10,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +40,7 @@ from tlpipe.types import DEFAULT_BACKBONE, Content, FileStat, Item, Reject
 from tlpipe.workflows.backbones import find_backbone
 from tlpipe.workflows.common import opened, spread
 from tlpipe.workflows.pixels import decoder_of, loader, pixels_of
+from tlpipe.workflows.timing import cpu_seconds, gpu_seconds
 
 _SAMPLE = 64  # images of a source that are timed
 
@@ -208,11 +208,11 @@ def _load(load: Loader, item: Item) -> Any:
 def _speed(loads: _Loads, network: OpenedNetwork, seconds: float, *, on_gpus: bool) -> Speed:
     images, decode_s = _timed_loads(loads, seconds)
     if not on_gpus:
-        inference_s, size = _on_cpu(network, images, seconds)
+        inference_s, size = cpu_seconds(network, images, seconds)
         limit = usable_cores() / (decode_s + inference_s)
         by = "decoding" if decode_s > inference_s else "inference"
     else:
-        inference_s, size = _on_gpus(network, images, seconds)
+        inference_s, size = gpu_seconds(network, images, seconds)
         limit = min(usable_cores() / decode_s, 1 / inference_s)
         by = "decoding" if decode_s / usable_cores() > inference_s else "the GPU"
     return Speed(loads.what, decode_s, inference_s, size, limit, by)
@@ -233,45 +233,3 @@ def _timed_loads(loads: _Loads, seconds: float) -> tuple[np.ndarray[Any, Any], f
             call()
         done += len(loads.calls)
     return np.stack(images), (time.thread_time() - start) / done
-
-
-def _on_cpu(
-    network: OpenedNetwork, images: np.ndarray[Any, Any], seconds: float
-) -> tuple[float, int]:
-    """Seconds of one core per image at the best size of batch, and that size.
-
-    Those of the whole process are counted: a library may compute in threads of its own.
-    """
-    sizes = network.batch_sizes
-    best = []
-    for size in sizes:
-        batch = np.resize(images, (size, *images.shape[1:]))
-        network.run(batch)
-        done, start, end = 0, time.process_time(), time.perf_counter() + seconds / len(sizes)
-        while not done or time.perf_counter() < end:
-            network.run(batch)
-            done += size
-        best.append(((time.process_time() - start) / done, size))
-    return min(best)
-
-
-def _on_gpus(
-    network: OpenedNetwork, images: np.ndarray[Any, Any], seconds: float
-) -> tuple[float, int]:
-    """Seconds per image with every lane of every GPU busy, and the size of batch."""
-    size = network.batch_sizes[0]
-    batch = np.resize(images, (size, *images.shape[1:]))
-    threads = network.lanes
-
-    def work(_: int) -> int:
-        done, end = 0, time.perf_counter() + seconds
-        while not done or time.perf_counter() < end:
-            network.run(batch)
-            done += size
-        return done
-
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda _: network.run(batch), range(threads)))  # warm up every lane
-        start = time.perf_counter()
-        done = sum(pool.map(work, range(threads)))
-        return (time.perf_counter() - start) / done, size

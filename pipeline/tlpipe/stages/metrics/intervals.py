@@ -64,14 +64,27 @@ def of_mean_share(hits: NDArray[Any], counts: NDArray[Any]) -> Interval:
     return of_share(mean * effective, effective)
 
 
-def of_gain(more: int, less: int, count: int) -> Interval:
+def of_gain(more: int, less: int, count: int, level: float = LEVEL) -> Interval:
     """Interval of a difference of two accuracies on the same images, by Bonett and Price.
 
     `more` images only the first has right, `less` only the second; of `count` in all.
     """
     p, q = (more + 1) / (count + 2), (less + 1) / (count + 2)
-    half = Z * math.sqrt((p + q - (p - q) ** 2) / (count + 2))
+    half = quantile(level) * math.sqrt((p + q - (p - q) ** 2) / (count + 2))
     return max(-1.0, p - q - half), min(1.0, p - q + half)
+
+
+def of_mean_difference(differences: NDArray[np.float64], level: float = LEVEL) -> Interval:
+    """Student's interval of the mean of paired differences (N,); N is at least 2."""
+    count, mean = differences.size, float(differences.mean())
+    error = float(differences.std(ddof=1)) / math.sqrt(count)
+    half = _students(count - 1, quantile(level)) * error
+    return mean - half, mean + half
+
+
+def quantile(level: float) -> float:
+    """How many standard errors a normal interval of this level reaches to either side."""
+    return _NORMAL.inv_cdf((1 + level) / 2)
 
 
 def of_mean(
@@ -110,10 +123,10 @@ def of_mean(
     return max(0.0, mean - wider * (mean - low)), min(most, mean + wider * (high - mean))
 
 
-def _students(freedom: int) -> float:
+def _students(freedom: int, z: float = Z) -> float:
     """Quantile of Student's t, to three terms (Abramowitz and Stegun 1964, 26.7.5)."""
-    cubic, quintic = (Z**3 + Z) / 4, (5 * Z**5 + 16 * Z**3 + 3 * Z) / 96
-    return Z + cubic / freedom + quintic / freedom**2
+    cubic, quintic = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    return z + cubic / freedom + quintic / freedom**2
 
 
 def resampled(
