@@ -54,8 +54,6 @@ def compare_command(
 
     \b
     Example:
-      tlpipe embed photos/ -o lite0.h5
-      tlpipe embed photos/ -o int8.h5 --precision int8
       tlpipe compare lite0.h5 int8.h5
     """
     from tlpipe import compare
