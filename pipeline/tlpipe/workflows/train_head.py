@@ -185,6 +185,7 @@ def _make(
     head = train(
         training.vectors, training.labels, training.rows, training.folds, _how(options), tried
     )
+    training = training.spent()
     layer, facts = head.layer(), _facts(data, plan, head, options)
     if task is not None:
         layer = replace(layer, thresholds=task.thresholds(head.held_out, training))

@@ -7,7 +7,7 @@ given a ``Training``, from which no judging row can be reached.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,7 +71,11 @@ class Training:
     @property
     def rows(self) -> Rows:
         """All of them."""
-        return np.arange(len(self.vectors))
+        return np.arange(len(self.labels))
+
+    def spent(self) -> Training:
+        """The same without its embeddings, so that their memory is let go."""
+        return replace(self, vectors=np.empty((0, self.vectors.shape[1]), np.float32))
 
 
 @dataclass(frozen=True)
