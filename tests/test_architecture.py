@@ -146,7 +146,7 @@ def test_help_loads_no_heavy_library() -> None:
     code = (
         "from tlpipe.cli.main import cli\n"
         "for line in ([], ['embed'], ['train-head'], ['models', 'export'], ['export'],\n"
-        "             ['import'], ['merge'], ['split'], ['doctor']):\n"
+        "             ['import'], ['merge'], ['split'], ['audit'], ['doctor']):\n"
         "    try: cli([*line, '--help'])\n"
         "    except SystemExit as exit: assert exit.code == 0"
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from tlpipe.cli.audit import audit_command
 from tlpipe.cli.classify import classify_command, evaluate_command
 from tlpipe.cli.demo import demo_command
 from tlpipe.cli.doctor import doctor_command
@@ -30,7 +31,13 @@ INTERRUPTED = 130
 _SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "From images to a classifier": (train_command, embed_command, train_head_command),
     "Use a classifier": (classify_command, evaluate_command),
-    "Feature files": (export_command, import_command, merge_command, split_command),
+    "Feature files": (
+        audit_command,
+        export_command,
+        import_command,
+        merge_command,
+        split_command,
+    ),
     "Prove and mend": (verify_command, repair_command),
     "Look around": (inspect_command, models_group, doctor_command, demo_command),
 }
