@@ -16,9 +16,13 @@ PHOTOS ?= 60
 BENCH_ROUNDS ?= 3
 PRECISION ?= fp32
 BENCH ?= .bench
+FEATURES ?=
+BUDGET ?= 600
+RATE ?= 3e-4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check format torture fuzz bench bench-scan bench-store bench-import clean
+.PHONY: help demo test lint types check format torture fuzz bench bench-scan bench-store bench-import bench-head \
+	bench-claim clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -76,6 +80,15 @@ bench-scan: $(VENV)/.developer ## measure listing a source against a bare walk
 
 bench-import: $(VENV)/.developer ## measure what taking an ONNX file as a backbone costs: [NETWORK=file]
 	$(BIN)/python tests/benchmarks/import_cost.py $(NETWORK)
+
+bench-head: $(VENV)/.developer ## measure training the head against scikit-learn: FEATURES="a.h5 b.h5"
+	@test -n "$(FEATURES)" || { echo "Name feature files: make bench-head FEATURES=a.h5" >&2; exit 2; }
+	$(BIN)/python tests/benchmarks/head_cost.py $(FEATURES) --rounds $(BENCH_ROUNDS) --folder "$(BENCH)"
+
+bench-claim: $(VENV)/.developer ## a head from the cache against PyTorch from images: SOURCE="folder folder"
+	@test -n "$(SOURCE)" || { echo "Name folders of images: make bench-claim SOURCE=folder" >&2; exit 2; }
+	$(BIN)/python tests/benchmarks/claim.py $(SOURCE) --budget-s $(BUDGET) --rate $(RATE) \
+		$(if $(IMAGES),--images $(IMAGES)) --folder "$(BENCH)"
 
 fuzz: $(VENV)/.developer ## damage files at random for 10 minutes, and see that tlpipe stands it: [MINUTES=60]
 	$(BIN)/python tests/fuzz.py --minutes $(MINUTES)

@@ -19,6 +19,7 @@ LAYERS = [
         "errors",
         "execution",
         "files",
+        "label_cells",
         "last_layer",
         "machine",
         "precision",
@@ -39,6 +40,7 @@ LAYERS = [
     },
     {"stages"},
     {"workflows"},
+    {"sklearn"},
     {"cli"},
 ]
 
@@ -47,8 +49,8 @@ OWNERS = {
     "onnxruntime": {"stages/session/"},
     "openvino": {"stages/session/openvino.py"},
     "h5py": {"stages/store/"},
-    "sklearn": {"stages/head/", "stages/digits.py"},
-    "threadpoolctl": {"stages/head/"},
+    "sklearn": {"stages/digits.py", "sklearn/"},
+    "threadpoolctl": {"stages/head/pool.py", "stages/novelty.py"},
     "onnx": {"graph/"},
     "google": {"graph/"},
     "PIL": {"stages/decode.py", "stages/preprocess.py", "stages/digits.py", "stages/sample.py"},

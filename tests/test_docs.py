@@ -56,7 +56,13 @@ def test_the_commands_of_the_readme_write_what_it_says(walk: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["README.md", "docs/feature-file.md", "docs/classifier-file.md", "docs/interchange.md"],
+    [
+        "README.md",
+        "docs/feature-file.md",
+        "docs/classifier-file.md",
+        "docs/interchange.md",
+        "docs/scikit-learn.md",
+    ],
 )
 def test_the_code_of_the_documents_runs(
     walk: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

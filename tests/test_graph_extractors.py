@@ -14,6 +14,7 @@ from tlpipe.graph.analyse import Analysis, Choices, analyse
 from tlpipe.graph.head import join_head
 from tlpipe.graph.index import rename
 from tlpipe.graph.prefix import fold_preprocess
+from tlpipe.last_layer import LastLayer
 from tlpipe.presets import find_preprocess
 from tlpipe.stages.session import open_graph
 
@@ -315,7 +316,9 @@ def test_a_network_may_use_the_names_that_tlpipe_gives(
     assert found.freed is not None
     preprocess = find_preprocess("unit", (SIZE, SIZE))
     whole = fold_preprocess(found.freed.model, found.image, preprocess)
-    joined = join_head(whole, np.ones((WIDTH, 2), np.float32), np.zeros(2, np.float32), {})
+    joined = join_head(
+        whole, LastLayer(np.ones((WIDTH, 2), np.float32), np.zeros(2, np.float32)), None, None, {}
+    )
     onnx.checker.check_model(joined, full_check=True)
     images = np.zeros((3, SIZE, SIZE, 3), np.uint8)
     outputs = [value.name for value in joined.graph.output]

@@ -16,6 +16,7 @@ from tlpipe.graph.analyse import Choices, analyse
 from tlpipe.graph.digest import tensor_digests, weights_digest
 from tlpipe.graph.head import join_head
 from tlpipe.graph.io import check
+from tlpipe.last_layer import LastLayer
 from tlpipe.stages.session import open_graph
 
 SIDE = 12
@@ -224,7 +225,9 @@ def test_any_classifier(built: Built) -> None:
     original, kept = tensor_digests(model), tensor_digests(found.freed.model)
     assert kept.items() <= original.items()
     assert not {"weight", "bias"} & set(kept)
-    joined = join_head(found.freed.model, built.weights, built.bias, {"made": "by a test"})
+    joined = join_head(
+        found.freed.model, LastLayer(built.weights, built.bias), None, None, {"made": "by a test"}
+    )
     check(joined)
     assert weights_digest(joined) == weights_digest(found.freed.model)
     run = open_graph(joined.SerializeToString(), "", optimised=True)

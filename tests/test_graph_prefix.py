@@ -19,6 +19,7 @@ from tlpipe.graph.digest import tensor_digests
 from tlpipe.graph.head import join_head
 from tlpipe.graph.io import check
 from tlpipe.graph.prefix import fold_preprocess
+from tlpipe.last_layer import LastLayer
 from tlpipe.stages.session import open_graph, open_network
 from tlpipe.types import Preprocess
 
@@ -134,7 +135,7 @@ def test_a_network_may_use_the_names_of_ours(name: str, place: str, way: str) ->
     assert found.freed.way == way, found.freed.reasons
     whole = fold_preprocess(found.freed.model, found.image, arithmetic("rgb", "float32"))
     weights, bias = np.eye(WIDTH, 3, dtype=np.float32), np.zeros(3, np.float32)
-    joined = join_head(whole, weights, bias, {})
+    joined = join_head(whole, LastLayer(weights, bias), None, None, {})
     check(joined)
     assert tensor_digests(joined).items() <= tensor_digests(model).items()
     images = np.random.default_rng(2).integers(0, 256, (4, SIZE, SIZE, 3), np.uint8)

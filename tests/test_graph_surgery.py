@@ -22,6 +22,7 @@ from tlpipe.graph.image_input import possible_inputs
 from tlpipe.graph.io import load_model, metadata, signature
 from tlpipe.graph.prefix import fold_preprocess
 from tlpipe.graph.tidy import tidied
+from tlpipe.last_layer import LastLayer
 from tlpipe.stages.session import open_graph, open_network
 from tlpipe.stages.weights import feature_network
 from tlpipe.types import Preprocess
@@ -185,7 +186,7 @@ def test_a_joined_head_is_softmax_of_gemm(classes: int, seed: int, count: int) -
     weights = rng.normal(size=(TINY_DIM, classes)).astype(np.float32)
     bias = rng.normal(size=classes).astype(np.float32)
     features = cut(tiny_network(), "features", TINY_DIM)
-    model = join_head(features, weights, bias, {"k": "v"})
+    model = join_head(features, LastLayer(weights, bias), None, None, {"k": "v"})
     x = rng.normal(size=(count, 3, *SIZE)).astype(np.float32)
     found = run(model, x=x)
     logits = found["embeddings"].astype(np.float64) @ weights + bias
@@ -200,7 +201,7 @@ def test_the_digest_ignores_what_tlpipe_adds(tiny_card: Card) -> None:
     features = cut(tiny_network(), "features", TINY_DIM)
     whole = folded(features, tiny_card.arithmetic)
     weights, bias = np.ones((TINY_DIM, 2), np.float32), np.zeros(2, np.float32)
-    joined = join_head(whole, weights, bias, {})
+    joined = join_head(whole, LastLayer(weights, bias), None, None, {})
     assert weights_digest(joined) == weights_digest(features)
     assert same_graph(joined, whole, tiny_network())
     assert not same_graph(joined, features, tiny_network())  # it has no preprocessing

@@ -20,6 +20,7 @@ from conftest import Trained, aged, card_text, with_header, write_classes, write
 from networks import Net
 from tlpipe import (
     Card,
+    Columns,
     RunOptions,
     classify,
     embed,
@@ -299,7 +300,7 @@ def test_training_and_serving_see_the_same_numbers(
 ) -> None:
     """Predictions are those of the head on the stored embeddings."""
     output = tmp_path / "p.jsonl"
-    classify(int8.classifier, images, output, top_k=3)
+    classify(int8.classifier, images, output, columns=Columns(top_k=3))
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     model = onnx.load(int8.classifier)
     stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}

@@ -27,7 +27,7 @@ from tlpipe.errors import (
     OutputError,
     TableError,
 )
-from tlpipe.stages.assign import assign_splits, group_number
+from tlpipe.stages.splits import assign_splits, group_number
 from tlpipe.stages.store import (
     FeatureFile,
     FeatureHeader,

@@ -1,19 +1,15 @@
-"""The head against scikit-learn used plainly, and the metrics against scikit-learn's."""
+"""The head against scikit-learn used plainly."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sklearn import metrics as reference
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import Normalizer, StandardScaler
 
-from tlpipe.stages.head import Head, train
-from tlpipe.stages.head.training import NEGLIGIBLE
-from tlpipe.stages.metrics import measure
+from tlpipe.errors import ConvergenceError
+from tlpipe.stages.head import GAP, SCALINGS, Head, train
 
 
 def blobs(classes: int, count: int, dim: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -52,25 +48,29 @@ def test_folded_weights_give_scikit_learns_probabilities(classes: int) -> None:
 @pytest.mark.parametrize("classes", [2, 4])
 def test_the_chosen_setting_is_trained_as_scikit_learn_would(classes: int) -> None:
     head, vectors, labels = trained(classes)
-    model = LogisticRegression(C=head.c, max_iter=2000)
-    pipeline = make_pipeline(StandardScaler(), model) if head.scaling == "standardised" else model
+    model = LogisticRegression(C=head.c, max_iter=2000, tol=1e-7)
+    first = {"raw": [], "standardised": [StandardScaler()], "unit": [Normalizer()]}
+    pipeline = make_pipeline(*first[head.scaling], model)
     pipeline.fit(vectors.astype(np.float64), labels)
-    np.testing.assert_allclose(
-        head.probabilities(vectors), pipeline.predict_proba(vectors), rtol=0, atol=1e-4
-    )
-    assert head.converged
+    logits = pipeline.decision_function(vectors)
+    logits = np.column_stack([-logits, logits]) / 2 if classes == 2 else logits
+    ours = head.logits(vectors) * head.temperature
+    ours -= ours.mean(axis=1, keepdims=True) - logits.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(ours, logits, rtol=0, atol=2e-3 * np.abs(logits).max())
+    assert head.gap <= GAP
 
 
 def test_the_least_log_loss_is_chosen_and_bracketed() -> None:
     head, _, _ = trained(3)
     best = min(head.trials, key=lambda trial: trial.log_loss)
     (chosen,) = [t for t in head.trials if (t.scaling, t.c) == (head.scaling, head.c)]
-    assert chosen.log_loss <= best.log_loss + 2 * NEGLIGIBLE
-    for scaling in ("raw", "standardised"):
-        tried = sorted((t.c, t.log_loss) for t in head.trials if t.scaling == scaling)
-        losses = [loss for _, loss in tried]
-        least = losses.index(min(losses))
-        assert 0 < least < len(losses) - 1, f"the best C of {scaling} lies on an edge"
+    assert chosen.log_loss <= 1.01 * best.log_loss + 1e-4
+    for scaling in SCALINGS:
+        losses = [
+            t.log_loss for t in sorted(head.trials, key=lambda t: t.c) if t.scaling == scaling
+        ]
+        good = [loss <= 1.01 * min(losses) + 1e-4 for loss in losses].index(True)
+        assert 0 < good < len(losses) - 1, f"the best C of {scaling} lies on an edge"
 
 
 def test_images_that_a_line_separates_do_not_drive_c_to_its_limit() -> None:
@@ -90,7 +90,7 @@ def test_trials_are_scored_on_rows_that_did_not_train_them() -> None:
         model = LogisticRegression(C=trial.c, max_iter=2000).fit(vectors[fit], labels[fit])
         p = model.predict_proba(vectors[held])[np.arange(held.size), labels[held]]
         losses += list(-np.log(p))
-    assert trial.log_loss == pytest.approx(np.mean(losses), rel=1e-3)
+    assert trial.log_loss == pytest.approx(np.mean(losses), rel=1e-2)
 
 
 def test_the_same_data_give_the_same_weights() -> None:
@@ -98,9 +98,11 @@ def test_the_same_data_give_the_same_weights() -> None:
     np.testing.assert_array_equal(first.weights, second.weights)
 
 
-def test_a_solver_that_stops_early_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tlpipe.stages.head.training._MAX_ITERATIONS", 1)
-    assert not trained(3)[0].converged
+def test_an_optimum_that_is_not_found_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlpipe.stages.head.optimum.GAP", 1e-300)
+    monkeypatch.setattr("tlpipe.stages.head.optimum._MOST_EVALUATIONS", 3)
+    with pytest.raises(ConvergenceError, match="optimum was not found"):
+        trained(3)
 
 
 def test_dimensions_that_never_vary_do_no_harm() -> None:
@@ -115,37 +117,5 @@ def test_dimensions_that_never_vary_do_no_harm() -> None:
 def test_progress_counts_the_trials() -> None:
     counts: list[int] = []
     vectors, labels = blobs(2, 60)
-    head = train(vectors, labels, np.arange(60), folds(60), counts.append)
+    head = train(vectors, labels, np.arange(60), folds(60), None, counts.append)
     assert counts == list(range(1, len(head.trials) + 1))
-
-
-@settings(deadline=None, max_examples=60)
-@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 50), classes=st.integers(2, 6))
-def test_metrics_are_scikit_learns(seed: int, count: int, classes: int) -> None:
-    rng = np.random.default_rng(seed)
-    probabilities = softmax(rng.normal(size=(count, classes)) * 2)
-    labels = rng.integers(0, classes, count).astype(np.int32)
-    names = [f"c{k}" for k in range(classes)]
-    found = measure(probabilities, labels, names)
-    predicted = probabilities.argmax(axis=1)
-    known = np.arange(classes)
-    rows = reference.precision_recall_fscore_support(
-        labels, predicted, labels=known, zero_division=0
-    )
-    for k, row in enumerate(found.per_class):
-        expected = [column[k] for column in rows]
-        assert [row.precision, row.recall, row.f1, row.support] == pytest.approx(expected)
-    assert found.accuracy == pytest.approx(reference.accuracy_score(labels, predicted))
-    assert found.log_loss == pytest.approx(reference.log_loss(labels, probabilities, labels=known))
-    present = np.unique(labels)
-    assert found.macro_f1 == pytest.approx(
-        reference.f1_score(labels, predicted, labels=present, average="macro", zero_division=0)
-    )
-    expected = reference.confusion_matrix(labels, predicted, labels=known).tolist()
-    assert found.confusion == expected
-    assert found.count == count
-
-
-def test_a_probability_of_nought_does_not_make_the_log_loss_infinite() -> None:
-    found = measure(np.array([[0.0, 1.0]]), np.array([0], np.int32), ["a", "b"])
-    assert 80 < found.log_loss < 100

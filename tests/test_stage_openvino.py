@@ -58,7 +58,11 @@ def test_outputs_and_metadata(trained: Trained) -> None:
     network = open_network(trained.classifier, by_openvino(batch_size=5))
     assert network.batch_sizes == (5,)
     assert network.metadata == open_network(trained.classifier, ON_CPU).metadata
-    assert sorted(network.run(IMAGES)) == ["embeddings", "probabilities"]
+    found, expected = (n.run(IMAGES) for n in (network, open_network(trained.classifier, ON_CPU)))
+    assert sorted(found) == sorted(expected)
+    for name in ("embeddings", "probabilities", "unknown_score"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-3, atol=1e-4)
+    assert found["prediction_set"].dtype == found["unknown"].dtype == np.bool_
     one = network.only(["probabilities"])
     assert list(one.run(IMAGES)) == ["probabilities"]
     assert one.shapes() == ((TINY_SIZE, TINY_SIZE, 3), (3,))

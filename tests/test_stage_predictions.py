@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from tlpipe.card import Card
 from tlpipe.errors import ClassifierError
 from tlpipe.stages.classifier import ClassifierInfo, read_metadata
-from tlpipe.stages.predictions import write_predictions
+from tlpipe.stages.predictions import Columns, write_predictions
 from tlpipe.types import Content, FileStat, Item, Outcome, Reason, Reject, Stage
 
 CLASSES = ["cat", 'do"g,', "ü"]
@@ -31,7 +32,7 @@ OUTCOMES = [
 
 def test_csv(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
-    summary = write_predictions(path, CLASSES, 2, OUTCOMES)
+    summary = write_predictions(path, CLASSES, Columns(2), OUTCOMES)
     with path.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.reader(stream))
     assert rows == [
@@ -46,7 +47,7 @@ def test_csv(tmp_path: Path) -> None:
 
 def test_jsonl(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
-    write_predictions(path, CLASSES, 2, OUTCOMES)
+    write_predictions(path, CLASSES, Columns(2), OUTCOMES)
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert rows == [
         {
@@ -74,8 +75,44 @@ def test_jsonl(tmp_path: Path) -> None:
 
 def test_one_class_per_row_needs_no_list(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
-    write_predictions(path, CLASSES, 1, OUTCOMES[:1])
+    write_predictions(path, CLASSES, Columns(1), OUTCOMES[:1])
     assert "top" not in json.loads(path.read_text(encoding="utf-8"))
+
+
+def labelled(key: str, labels: list[bool], *probabilities: float) -> Outcome:
+    outcome = good(key, *probabilities)
+    return replace(outcome, values={**outcome.values, "labels": np.array(labels)})
+
+
+@pytest.mark.parametrize("top_k", [None, 1, 2])
+def test_several_labels(tmp_path: Path, top_k: int | None) -> None:
+    classes = ["a|b", "c\\", "d"]
+    outcomes = [
+        labelled("1", [True, True, False], 0.4, 0.9, 0.45),
+        labelled("2", [False, False, False], 0.1, 0.2, 0.3),
+        OUTCOMES[1],
+    ]
+    for name in ("p.csv", "p.jsonl"):
+        summary = write_predictions(
+            tmp_path / name, classes, Columns(top_k), outcomes, multilabel=True
+        )
+        assert (summary.images, summary.without) == (2, 1)
+        assert summary.classes == {"a|b": 1, "c\\": 1}
+        assert summary.rejects == {"truncated": 1}
+    with (tmp_path / "p.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["labels"] for row in rows] == [r"c\\|a\|b", "", ""]
+    assert [row["reason"] for row in rows] == ["", "", "truncated"]
+    first = [rows[0].get(name) for name in ("class", "probability", "class_2", "probability_2")]
+    cells = ["c\\", "0.900000", "d", "0.450000"]
+    assert first == [*cells[: 2 * (top_k or 0)], *[None] * (4 - 2 * (top_k or 0))]
+    lines = (tmp_path / "p.jsonl").read_text(encoding="utf-8").splitlines()
+    found = [json.loads(line) for line in lines]
+    top = [{"class": "c\\", "probability": 0.9}, {"class": "d", "probability": 0.45}]
+    expected = {"key": "1", "status": "ok", "labels": ["c\\", "a|b"]}
+    assert found[0] == expected | ({"top": top[:top_k]} if top_k else {})
+    assert found[1]["labels"] == []
+    assert "labels" not in found[2]
 
 
 def test_a_failure_leaves_nothing(tmp_path: Path, leftovers: Callable[[], list[str]]) -> None:
@@ -84,7 +121,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path, leftovers: Callable[[], list[s
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_predictions(tmp_path / "p.csv", CLASSES, 1, failing())
+        write_predictions(tmp_path / "p.csv", CLASSES, Columns(1), failing())
     assert not (tmp_path / "p.csv").exists()
     assert leftovers() == []
 

@@ -44,11 +44,14 @@ from tlpipe.errors import (
     UnknownFileError,
 )
 from tlpipe.execution import ON_CPU
+from tlpipe.graph.head_nodes import HeadShape, head_nodes
+from tlpipe.last_layer import LastLayer
 from tlpipe.stages.session import open_graph, open_network
 from tlpipe.stages.source import Survey
 from tlpipe.stages.store import read_features, read_rejects
 from tlpipe.stages.weights import prepared_file
 from tlpipe.types import Progress
+from tlpipe.workflows import export_classifier as export_module
 from tlpipe.workflows import pixels as pixels_module
 from tlpipe.workflows import precision as precision_module
 from tlpipe.workflows import train_head as train_head_module
@@ -267,14 +270,18 @@ def test_the_classifier_is_one_graph_as_specified(trained: Trained) -> None:
     assert outputs == [
         ("probabilities", "tensor(float)", ["N", 3]),
         ("embeddings", "tensor(float)", ["N", TINY_DIM]),
+        ("unknown_score", "tensor(float)", ["N"]),
+        ("unknown", "tensor(bool)", ["N"]),
+        ("prediction_set", "tensor(bool)", ["N", 3]),
     ]
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["classes"]) == ["blue", "green", "red"]
     assert metadata["format"] == "tlpipe-classifier"
-    heads = [
-        n for n in onnx.load(trained.classifier).graph.node if n.name.startswith("tlpipe/head")
-    ]
-    assert [node.op_type for node in heads] == ["Gemm", "Softmax"]
+    nodes = onnx.load(trained.classifier).graph.node
+    heads = [n.SerializeToString() for n in nodes if n.name.startswith("tlpipe/head")]
+    unit = json.loads(metadata["training"])["scaling"] == "unit"
+    shape = HeadShape(normalise=unit, activation="softmax", novelty=True, sets=True)
+    assert heads == [node.SerializeToString() for node in head_nodes(shape)]
 
 
 def test_training_and_serving_see_the_same_pixels(
@@ -292,13 +299,13 @@ def test_training_and_serving_see_the_same_pixels(
 def test_a_disagreeing_export_is_not_written(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = train_head_module.join_head
+    original = export_module.join_head
 
-    def wrong(network: onnx.ModelProto, weights: np.ndarray, *rest: object) -> bytes:
-        return original(network, weights * 1.5, *rest)
+    def wrong(network: onnx.ModelProto, layer: LastLayer, *rest: object) -> bytes:
+        return original(network, replace(layer, weights=layer.weights * 1.5), *rest)
 
-    monkeypatch.setattr(train_head_module, "join_head", wrong)
-    with pytest.raises(ExportError, match="differ from scikit-learn's by"):
+    monkeypatch.setattr(export_module, "join_head", wrong)
+    with pytest.raises(ExportError, match="differ from the trained head's by"):
         tlpipe.train_head(trained.features, tmp_path / "c.onnx")
     assert list(tmp_path.iterdir()) == []
 
@@ -340,8 +347,12 @@ def test_images_that_stand_in_two_classes_or_splits_are_said(
 
 
 def test_another_seed_holds_out_other_images(trained: Trained, tmp_path: Path) -> None:
-    first = tlpipe.train_head(trained.features, tmp_path / "a.onnx", seed=1)
-    second = tlpipe.train_head(trained.features, tmp_path / "b.onnx", seed=2)
+    first = tlpipe.train_head(
+        trained.features, tmp_path / "a.onnx", options=tlpipe.TrainOptions(seed=1)
+    )
+    second = tlpipe.train_head(
+        trained.features, tmp_path / "b.onnx", options=tlpipe.TrainOptions(seed=2)
+    )
     weights = [
         numpy_helper.to_array(t)
         for path in (first.path, second.path)
@@ -358,7 +369,7 @@ def test_train_is_embed_and_train_head(photos: Path, tiny_card: Card, tmp_path: 
     result = tlpipe.train(photos, tmp_path / "c.onnx", backbone=tiny_card)
     assert result.trained.metrics.accuracy == 1.0
     names = sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".lock")
-    assert names == ["c.features.h5", "c.metrics.json", "c.onnx"]
+    assert names == ["c.features.h5", "c.head.onnx", "c.metrics.json", "c.onnx"]
 
 
 def test_train_checks_all_its_outputs_first(photos: Path, tiny_card: Card, tmp_path: Path) -> None:
@@ -372,7 +383,9 @@ def test_train_checks_all_its_outputs_first(photos: Path, tiny_card: Card, tmp_p
 
 
 def test_a_row_per_input_in_order(trained: Trained, photos: Path, tmp_path: Path) -> None:
-    result = tlpipe.classify(trained.classifier, photos, tmp_path / "p.csv", top_k=3)
+    result = tlpipe.classify(
+        trained.classifier, photos, tmp_path / "p.csv", columns=tlpipe.Columns(top_k=3)
+    )
     rows = rows_of(tmp_path / "p.csv")
     assert [row["key"] for row in rows] == [item.key for item in tlpipe.source(photos).items()]
     assert all(row["class"] == row["key"].split("/")[0] for row in rows)
@@ -405,7 +418,9 @@ def test_rejects_alone_are_too_many(trained: Trained, tmp_path: Path) -> None:
 @pytest.mark.parametrize("top_k", [0, 4])
 def test_top_k_has_bounds(trained: Trained, photos: Path, tmp_path: Path, top_k: int) -> None:
     with pytest.raises(OptionError, match=f"--top-k is {top_k}; it must be from 1 to 3"):
-        tlpipe.classify(trained.classifier, photos, tmp_path / "p.csv", top_k=top_k)
+        tlpipe.classify(
+            trained.classifier, photos, tmp_path / "p.csv", columns=tlpipe.Columns(top_k)
+        )
 
 
 def test_what_is_no_classifier_is_refused(photos: Path, tmp_path: Path) -> None:
@@ -478,6 +493,10 @@ def tamper(path: Path, target: Path, change: Callable[[onnx.ModelProto], None]) 
     return target
 
 
+def head_node(model: onnx.ModelProto, name: str) -> onnx.NodeProto:
+    return next(node for node in model.graph.node if node.name == f"tlpipe/head/{name}")
+
+
 def flip_a_bit(model: onnx.ModelProto) -> None:
     tensor = next(t for t in model.graph.initializer if t.name == "conv.weight")
     raw = bytearray(tensor.raw_data)
@@ -495,10 +514,10 @@ def change_an_operator(model: onnx.ModelProto) -> None:
 
 def add_an_operator(model: onnx.ModelProto) -> None:
     """Rescale the embedding between the backbone and the head, in a node of a foreign name."""
-    gemm = next(node for node in model.graph.node if node.op_type == "Gemm")
+    gemm = head_node(model, "logits")
     node = onnx.helper.make_node("Neg", [gemm.input[0]], ["twisted"], name="foreign")
     gemm.input[0] = "twisted"
-    model.graph.node.insert(len(model.graph.node) - 2, node)
+    model.graph.node.insert(list(model.graph.node).index(gemm), node)
 
 
 def change_the_preprocessing(model: onnx.ModelProto) -> None:
@@ -552,20 +571,51 @@ def ask_for_it(model: onnx.ModelProto) -> None:
 def compute_it_in_the_head(model: onnx.ModelProto) -> None:
     """By the head's Softmax; the Gemm gives the probabilities."""
     kept = taken_out(model)
-    gemm = next(node for node in model.graph.node if node.op_type == "Gemm")
-    softmax = next(node for node in model.graph.node if node.op_type == "Softmax")
+    gemm, softmax = head_node(model, "logits"), head_node(model, "softmax")
     gemm.output[0] = "probabilities"
     softmax.input[0], softmax.output[0] = "tlpipe/head/bias", kept.name
 
 
 def bypass_the_embeddings(model: onnx.ModelProto) -> None:
     identity = next(node for node in model.graph.node if node.output[0] == "embeddings")
-    gemm = next(node for node in model.graph.node if node.op_type == "Gemm")
-    gemm.input[0] = identity.input[0]
+    head_node(model, "logits").input[0] = identity.input[0]
 
 
 def exchange_the_output(model: onnx.ModelProto) -> None:
-    model.graph.output[1].name = model.graph.node[-3].input[0]
+    identity = next(node for node in model.graph.node if node.output[0] == "embeddings")
+    model.graph.output[1].name = identity.input[0]
+
+
+def bypass_them_to_the_unknown(model: onnx.ModelProto) -> None:
+    identity = next(node for node in model.graph.node if node.output[0] == "embeddings")
+    head_node(model, "unit").input[0] = identity.input[0]
+
+
+def say_that_all_is_known(model: onnx.ModelProto) -> None:
+    """By an operator of the head's that compares otherwise."""
+    head_node(model, "unknown").input[0] = "tlpipe/head/threshold"
+
+
+def take_the_farthest_class(model: onnx.ModelProto) -> None:
+    head_node(model, "nearest").op_type = "ArgMin"
+
+
+def change_an_attribute(model: onnx.ModelProto) -> None:
+    head_node(model, "explained").attribute[0].i = 0
+
+
+def do_a_thing_twice(model: onnx.ModelProto) -> None:
+    again = onnx.NodeProto.FromString(head_node(model, "offset").SerializeToString())
+    again.output[0] = "tlpipe/head/other"
+    model.graph.node.append(again)
+
+
+def leave_an_output_out(model: onnx.ModelProto) -> None:
+    del model.graph.output[-1]
+
+
+def show_what_is_inside(model: onnx.ModelProto) -> None:
+    model.graph.output.append(onnx.ValueInfoProto(name="tlpipe/head/unit"))
 
 
 @pytest.mark.parametrize(
@@ -577,6 +627,13 @@ def exchange_the_output(model: onnx.ModelProto) -> None:
         (compute_it_in_the_head, "same_graph"),
         (bypass_the_embeddings, "same_graph"),
         (exchange_the_output, "same_graph"),
+        (bypass_them_to_the_unknown, "same_graph"),
+        (say_that_all_is_known, "same_graph"),
+        (take_the_farthest_class, "same_graph"),
+        (change_an_attribute, "same_graph"),
+        (do_a_thing_twice, "same_graph"),
+        (leave_an_output_out, "same_graph"),
+        (show_what_is_inside, "same_graph"),
         (change_the_preprocessing, "same_graph"),
         (zero_the_embeddings, "same_graph"),
         (flip_a_bit, "changed"),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tlpipe.catalogue import all_cards as all_cards
     from tlpipe.catalogue import find_card as find_card
     from tlpipe.errors import TlpipeError as TlpipeError
+    from tlpipe.stages.predictions import Columns as Columns
     from tlpipe.stages.source import Source as Source
     from tlpipe.stages.source import open_source as source  # noqa: F401  (the public name)
     from tlpipe.types import Progress as Progress
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from tlpipe.workflows.train import train as train
     from tlpipe.workflows.train_head import TrainResult as TrainResult
     from tlpipe.workflows.train_head import train_head as train_head
+    from tlpipe.workflows.train_options import TrainOptions as TrainOptions
     from tlpipe.workflows.verify import VerifyResult as VerifyResult
     from tlpipe.workflows.verify import verify as verify
     from tlpipe.workflows.verify_features import verify_features as verify_features
@@ -81,6 +83,7 @@ _HOMES = {
     "remove_backbone": "workflows.own_cards",
     "Card": "card",
     "ClassifyResult": "workflows.classify",
+    "Columns": "stages.predictions",
     "Diagnosis": "workflows.doctor",
     "EmbedResult": "workflows.embed",
     "EvaluateResult": "workflows.evaluate",
@@ -95,6 +98,7 @@ _HOMES = {
     "SplitReport": "workflows.split",
     "SplitResult": "workflows.split",
     "TlpipeError": "errors",
+    "TrainOptions": "workflows.train_options",
     "TrainResult": "workflows.train_head",
     "TrainRun": "workflows.train",
     "UpdateOptions": "workflows.run_options",

@@ -13,12 +13,14 @@ that fits, so that code which does not know tlpipe can still catch it::
     ├── BackboneError          (RuntimeError)  the network cannot be opened or run
     │   └── UndecidedError     (LookupError)   its last layer or embedding cannot be told
     ├── SourceError            (ValueError)    the images cannot be listed
+    ├── ImageError             (ValueError)    an image that must be used cannot be
     ├── FeatureFileError       (ValueError)    not a feature file, or not a usable one
     │   ├── DamagedFileError   (ValueError)    it is not as it was stored
     │   └── StaleFeaturesError (ValueError)    its embeddings were made in another way
     ├── LockedError            (OSError)       another process writes the same file
     ├── ClassifierError        (ValueError)    not a classifier, or not a usable one
     ├── TrainingDataError      (ValueError)    no head can be trained on these embeddings
+    ├── ConvergenceError       (ArithmeticError) a head's optimum cannot be found
     ├── UnknownFileError       (ValueError)    a file is none that tlpipe writes or reads
     ├── TableError             (ValueError)    a table of vectors cannot be read
     ├── ExportError            (RuntimeError)  the written classifier disagrees with its head
@@ -100,6 +102,10 @@ class SourceError(TlpipeError, ValueError):
     """The images of a source cannot be listed."""
 
 
+class ImageError(TlpipeError, ValueError):
+    """An image cannot be used, and was not to be left out."""
+
+
 class FeatureFileError(TlpipeError, ValueError):
     """A file is not a feature file, or not one that can be used."""
 
@@ -122,6 +128,10 @@ class ClassifierError(TlpipeError, ValueError):
 
 class TrainingDataError(TlpipeError, ValueError):
     """No head can be trained on these embeddings."""
+
+
+class ConvergenceError(TlpipeError, ArithmeticError):
+    """The optimum of a head's objective was not found."""
 
 
 class UnknownFileError(TlpipeError, ValueError):

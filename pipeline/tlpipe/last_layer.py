@@ -1,4 +1,4 @@
-"""The last layer as numbers: what the stage ``head`` trains and ``graph`` joins to a backbone.
+"""The last layer as numbers: what the stages train and ``graph`` joins to a backbone.
 
 Part of the vocabulary: holds arrays, and may import NumPy only for annotations.
 """
@@ -13,29 +13,90 @@ if TYPE_CHECKING:
 
 HeadActivation = Literal["softmax", "sigmoid"]
 
+HeadKind = Literal["linear", "centroid", "knn"]
+HEAD_KINDS: tuple[HeadKind, ...] = ("linear", "centroid", "knn")
+
+ClassWeight = Literal["none", "balanced"]
+CLASS_WEIGHTS: tuple[ClassWeight, ...] = ("none", "balanced")
+
+TINY = 1e-37
+"""Is added to the length of an embedding before it is divided by it: zeros stay zeros."""
+
 
 @dataclass(frozen=True)
 class Novelty:
     """How far an embedding lies from those of the classes: "none of these".
 
-    The embedding, brought to unit length where `normalise` says so, is projected: ``z = (x -
-    mean) @ projection``. Its distance is the least over the classes of ``|z - centres[k]|``.
+    With ``t`` the embedding, brought to unit length, less `mean`; ``z = t @ basis`` its part in the
+    directions in which embeddings vary most, and ``r = t - z @ basis.T`` what remains::
+
+        d2 = min over k of |z @ whiten - centres[k]| ** 2 + |r / noise| ** 2
+        score = sqrt(d2 / D)
+
+    ``docs/unknown.md`` says why.
 
     Attributes
     ----------
-    normalise : bool
     mean : float32 array (D,)
-    projection : float32 array (D, R)
+    basis : float32 array (D, R)
+        Orthonormal columns.
+    whiten : float32 array (R, R)
     centres : float32 array (K, R)
+        One for all classes where images may have several labels.
+    noise : float
+        Standard deviation of each dimension of what remains; more than 0.
     threshold : float
-        A greater distance means "none of these".
+        A greater score means "none of these".
     """
 
-    normalise: bool
     mean: Float32Array
-    projection: Float32Array
+    basis: Float32Array
+    whiten: Float32Array
     centres: Float32Array
+    noise: float
     threshold: float
+
+
+@dataclass(frozen=True)
+class UnknownFacts:
+    """What a classifier says of its model of the unknown.
+
+    Attributes
+    ----------
+    method : str
+    false_alarms : float
+        Share of images of the classes that are called "none of these", as stated.
+    threshold : float
+        The greatest score that is none.
+    held_out : int
+        Number of held-out images that set it.
+    """
+
+    method: str
+    false_alarms: float
+    threshold: float
+    held_out: int
+
+
+@dataclass(frozen=True)
+class SetsFacts:
+    """What a classifier says of its prediction sets.
+
+    Attributes
+    ----------
+    method : str
+    coverage : float
+        Share of images whose set holds their class, as stated.
+    threshold : float
+        The least probability of a class in a set, but for the most probable one, which always is.
+    held_out : int
+        Number of held-out images that set it.
+    """
+
+    method: str
+    coverage: float
+    threshold: float
+    held_out: int
 
 
 @dataclass(frozen=True)
@@ -52,9 +113,12 @@ class LastLayer:
         Whether `x` is the embedding brought to unit length, or as it is.
     activation : {"softmax", "sigmoid"}
         Sigmoid where an image may have several labels.
+    thresholds : float32 array (K,) or None
+        From which probability on an image is given a label, where it may have several.
     """
 
     weights: Float32Array
     bias: Float32Array
     normalise: bool = False
     activation: HeadActivation = "softmax"
+    thresholds: Float32Array | None = None

@@ -72,7 +72,7 @@ def make_image_set(
         label = str(item.label) if usable else ("a", "b")[number % 2]
         path = folder / label / f"{number:08d}{item.path.suffix.lower()}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        _link(item.path, path)
+        link(item.path, path)
     embed(folder, features, precision)
     keys, vectors = stored(features)
     kept = {folder / key for key in keys}
@@ -97,7 +97,8 @@ def embed(folder: Path, features: Path, precision: str) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def _link(source: Path, path: Path) -> None:
+def link(source: Path, path: Path) -> None:
+    """Make a file of the same content: a hard link where that can be, else a copy."""
     try:
         os.link(source.resolve(), path)  # no symbolic link: tlpipe lets none lead outside
     except OSError:

@@ -1,14 +1,16 @@
-"""All that the benchmark of embedding knows of tlpipe's insides, in one place.
+"""All that the benchmarks with peers know of tlpipe's insides, in one place.
 
 Gives what the limit is measured with (the loader of images, the network), the network in the form
-that peers take, and vectors as stored. The rest of the benchmark uses the command line and the
-public API.
+that peers take, vectors as stored, and what ``train-head`` does with which row. The rest of these
+benchmarks uses the command line and the public API; but for the head's solver by itself, which
+``peers/tlpipe_head.py`` calls.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +24,21 @@ from tlpipe.precision import read_calibration
 from tlpipe.seams import OpenedNetwork
 from tlpipe.stages.session import open_graph, open_network
 from tlpipe.stages.source import open_source
-from tlpipe.stages.store import FeatureFile
+from tlpipe.stages.splits import Plan, plan_splits
+from tlpipe.stages.store import FeatureFile, Features, read_features
 from tlpipe.stages.weights import full_network, prepared_file, quantised_file
-from tlpipe.types import DEFAULT_BACKBONE, Item, Reject
+from tlpipe.types import DEFAULT_BACKBONE, DEFAULT_SEED, Item, Reject
 from tlpipe.workflows.pixels import loader
 
-__all__ = ["items", "loader_and_network", "peer_network", "stored", "usable_cores"]
+__all__ = [
+    "Planned",
+    "items",
+    "loader_and_network",
+    "peer_network",
+    "planned",
+    "stored",
+    "usable_cores",
+]
 
 
 def items(source: Path) -> list[Item]:
@@ -98,3 +109,20 @@ def stored(features: Path) -> tuple[list[str], np.ndarray]:
         rows = file.rows(0, file.count, vectors=True)
     assert rows.vectors is not None
     return rows.keys, rows.vectors
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A feature file, and what ``train-head`` does with its rows by default."""
+
+    data: Features
+    plan: Plan
+
+
+def planned(features: Path, seed: int = DEFAULT_SEED) -> Planned:
+    """Read a feature file, and plan as ``train-head`` does."""
+    data = read_features(features)
+    plan = plan_splits(
+        data.labels, data.splits, data.content_sha256, data.classes, seed, data.groups
+    )
+    return Planned(data, plan)

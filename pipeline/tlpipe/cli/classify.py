@@ -19,7 +19,8 @@ from tlpipe.cli.options import (
 )
 from tlpipe.cli.progress import progress
 from tlpipe.cli.sections import Sectioned
-from tlpipe.cli.show import counted, say, show_metrics, show_rejects, show_survey
+from tlpipe.cli.show import counted, say, show_rejects, show_survey
+from tlpipe.cli.show_metrics import show_metrics
 from tlpipe.types import SPLIT_CHOICES
 
 
@@ -30,9 +31,16 @@ from tlpipe.types import SPLIT_CHOICES
 @click.option(
     "--top-k",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="How many classes a row names, the most probable first.",
+    help="How many classes a row names with their probabilities, the most probable first. By"
+    " default 1; none where an image may have several labels.",
+)
+@click.option(
+    "--unknown",
+    is_flag=True,
+    help="Tell which images are of none of the classes, and how far they lie from them.",
+)
+@click.option(
+    "--sets", is_flag=True, help="List the classes that an image may be of, the likeliest first."
 )
 @run_options
 @overwrite_option
@@ -43,20 +51,22 @@ def classify_command(
     classifier: Path,
     source: Path,
     output: Path,
-    top_k: int,
+    top_k: int | None,
+    unknown: bool,
+    sets: bool,
     overwrite: bool,
     **run: Any,
 ) -> None:
     """Classify images: one row per input, in order.
 
     SOURCE is as for 'tlpipe embed'; labels are not needed. An image that cannot be read is a row
-    with its reason.
+    with its reason. Where an image may have several labels, its row lists them.
 
     \b
     Example:
-      tlpipe classify classifier.onnx new-photos/ -o predictions.csv --top-k 3
+      tlpipe classify classifier.onnx new-photos/ -o predictions.csv --top-k 3 --unknown
     """
-    from tlpipe import classify
+    from tlpipe import Columns, classify
 
     opened = opened_source(source, run)
     with progress() as report:
@@ -64,7 +74,7 @@ def classify_command(
             classifier,
             opened,
             output,
-            top_k=top_k,
+            columns=Columns(top_k, unknown, sets),
             options=as_run_options(**run),
             overwrite=overwrite,
             progress=report,
@@ -72,10 +82,14 @@ def classify_command(
         )
     rate = result.count / result.elapsed_s
     found = ", ".join(f"{name} {n:,}" for name, n in result.classes.most_common(20))
+    if result.without:
+        found += (", " if found else "") + f"{counted(result.without, 'image')} without a label"
     say(
         f"Wrote {str(output)!r}: {counted(result.count, 'row')} at {rate:,.0f} images/s on"
         f" {result.provider}. Predicted: {found or 'nothing'}."
     )
+    if result.unknown is not None:
+        say(f"None of the classes: {counted(result.unknown, 'image')}.")
     show_rejects(result.rejects, "They are rows with status 'rejected'.")
     if result.too_many_rejects:
         everything = result.rejects.total() == result.count
@@ -137,6 +151,8 @@ def evaluate_command(
     if output is not None:
         say(f"Wrote {str(output)!r}.")
     show_rejects(result.rejects, "They were left out.")
+    for notice in result.notices:
+        say(notice)
     show_metrics(result.metrics, result.classes, result.judged_on)
     if result.too_many_rejects:
         say("These are more rejects than --max-rejects allows.")

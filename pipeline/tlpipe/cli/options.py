@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tlpipe.execution import DEVICES, PRECISIONS, RUNTIMES
-from tlpipe.types import DECODE_MODES, DEFAULT_BACKBONE, DEFAULT_SEED, POOLING_CHOICES
+from tlpipe.types import DECODE_MODES, DEFAULT_BACKBONE, POOLING_CHOICES
 
 if TYPE_CHECKING:
     from tlpipe.card import Card
@@ -57,13 +57,6 @@ backbone_option = click.option(
     default=DEFAULT_BACKBONE,
     show_default=True,
     help="A backbone of 'tlpipe models list', or the path of a network (.onnx) or card (.toml).",
-)
-seed_option = click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=DEFAULT_SEED,
-    show_default=True,
-    help="Which images are held out, where the source has no splits.",
 )
 
 

@@ -16,6 +16,16 @@ _SECTIONS = {
         "threads",
         "profile",
     ),
+    "The head": (
+        "head_kind",
+        "class_weight",
+        "multi_label",
+        "label_separator",
+        "false_alarms",
+        "coverage",
+        "memory_bytes",
+        "seed",
+    ),
     "The images": ("allow_outside", "max_rejects", "rehash", "max_gone"),
 }
 """Names of parameters by section, in order; all others come first, as they were stated."""

@@ -15,11 +15,9 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tlpipe.stages.metrics import Metrics
     from tlpipe.stages.source import Survey
 
 _WIDTH_IN_A_PIPE = 200
-_MOST_COLUMNS = 20  # of a confusion matrix that is still readable
 
 
 def say(text: str) -> None:
@@ -69,37 +67,14 @@ def show_rejects(rejects: Counter[str], where: str) -> None:
         say(f"Rejected {rejects.total():,}: {reasons}. {where}")
 
 
-def show_metrics(metrics: Metrics, classes: Sequence[str], judged_on: str) -> None:
-    """Headline, per-class table and confusion matrix."""
-    console = _console()
-    console.print(
-        f"Judged on {judged_on}: {counted(metrics.count, 'image')}", soft_wrap=True, markup=False
-    )
-    console.print(
-        f"accuracy {metrics.accuracy:.4f}   macro-F1 {metrics.macro_f1:.4f}"
-        f"   log loss {metrics.log_loss:.4f}\n"
-    )
-    rows = [
-        [c.name, f"{c.precision:.3f}", f"{c.recall:.3f}", f"{c.f1:.3f}", f"{c.support:,}"]
-        for c in metrics.per_class
-    ]
-    _table(console, ["class", "precision", "recall", "F1", "images"], rows)
-    console.print()
-    if len(classes) <= _MOST_COLUMNS:
-        rows = [
-            [name, *(str(n) if n else "." for n in row)]
-            for name, row in zip(classes, metrics.confusion, strict=True)
-        ]
-        _table(console, ["true \\ predicted", *classes], rows)
-        return
-    pairs = [
-        (count, classes[i], classes[j])
-        for i, row in enumerate(metrics.confusion)
-        for j, count in enumerate(row)
-        if count and i != j
-    ]
-    rows = [[true, guess, str(n)] for n, true, guess in sorted(pairs, reverse=True)[:20]]
-    _table(console, ["most confused: true", "predicted", "images"], rows)
+def show_line(text: str) -> None:
+    """A line on standard output."""
+    click.echo(shown(text))
+
+
+def screen_width() -> int:
+    """Columns that a table on standard output may have."""
+    return _console().width
 
 
 def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

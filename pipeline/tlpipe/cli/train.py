@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tlpipe.cli.embed import show_embedded
+from tlpipe.cli.head_options import as_train_options, head_options
 from tlpipe.cli.options import (
     PATH,
     TOO_MANY_REJECTS,
@@ -20,25 +21,37 @@ from tlpipe.cli.options import (
     output_option,
     overwrite_option,
     run_options,
-    seed_option,
     source_argument,
 )
 from tlpipe.cli.progress import progress
 from tlpipe.cli.sections import Sectioned
-from tlpipe.cli.show import say, show_metrics, show_survey
+from tlpipe.cli.show import say, show_survey
+from tlpipe.cli.show_metrics import show_metrics
 
 
-@click.command("train-head")
+@click.command("train-head", cls=Sectioned)
 @click.argument("features", type=PATH)
-@output_option("The classifier (.onnx) to write; its report (.metrics.json) stands beside it.")
-@seed_option
+@output_option(
+    "The classifier (.onnx) to write; its report (.metrics.json) and the head alone (.head.onnx)"
+    " stand beside it."
+)
+@head_options
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="By default one for each core that may be used."
+)
 @overwrite_option
-def train_head_command(features: Path, output: Path, seed: int, overwrite: bool) -> None:
+def train_head_command(
+    features: Path, output: Path, threads: int | None, overwrite: bool, **head: Any
+) -> None:
     """Train a new last layer on stored embeddings; write the classifier.
 
     FEATURES is what 'tlpipe embed' wrote. The regularisation and the scaling are chosen on
     held-out images. The classifier is judged on the source's test split where it has one, else on
-    its validation split, else on about a fifth of each class, kept out of training.
+    its validation split, else on about a fifth of each class, kept out of training; images of a
+    group stay together.
+
+    With --multi-label an image may have several labels, such as 'cat|outdoor' in a CSV's label
+    column, or none of them: '|' alone.
 
     \b
     Example:
@@ -47,21 +60,27 @@ def train_head_command(features: Path, output: Path, seed: int, overwrite: bool)
     from tlpipe import train_head
 
     with progress() as report:
-        result = train_head(features, output, seed=seed, overwrite=overwrite, progress=report)
+        result = train_head(
+            features,
+            output,
+            options=as_train_options(head, threads),
+            overwrite=overwrite,
+            progress=report,
+        )
     show_trained(result)
 
 
 @click.command("train", cls=Sectioned)
 @source_argument
 @output_option(
-    "The classifier (.onnx) to write; its features (.features.h5) and its report (.metrics.json)"
-    " stand beside it."
+    "The classifier (.onnx) to write; its features (.features.h5), its report (.metrics.json) and"
+    " the head alone (.head.onnx) stand beside it."
 )
 @backbone_option
 @network_options
 @run_options
 @embedding_options
-@seed_option
+@head_options
 @overwrite_option
 @click.pass_context
 def train_command(
@@ -70,7 +89,6 @@ def train_command(
     source: Path,
     output: Path,
     backbone: str,
-    seed: int,
     overwrite: bool,
     **more: Any,
 ) -> None:
@@ -84,6 +102,7 @@ def train_command(
     """
     from tlpipe import train
 
+    head = as_train_options(more, more["threads"])
     card = found_backbone(backbone, more)
     opened = opened_source(source, more)
     with progress() as report:
@@ -92,7 +111,7 @@ def train_command(
             output,
             backbone=card,
             options=as_run_options(**more),
-            seed=seed,
+            head=head,
             overwrite=overwrite,
             progress=report,
             surveyed=show_survey,
@@ -106,15 +125,25 @@ def train_command(
 def show_trained(result: Any) -> None:
     """What ``train_head`` did."""
     training = result.training
+    several = "labels" if "label_separator" in training else "classes"
+    count = f"{training['count']:,} images of {len(result.classes)} {several}"
+    tried = len(training["trials"])
+    chosen = (
+        f"was chosen of {tried} settings by log loss ({training['chosen_on']})"
+        if tried
+        else "suits most embeddings"
+    )
     say(
-        f"Trained on {training['count']:,} images of {len(result.classes)} classes;"
-        f" C = {training['C']:.3g} on {training['scaling']} embeddings was chosen of"
-        f" {len(training['trials'])} settings by log loss ({training['chosen_on']})."
+        f"Trained on {count}; C = {training['C']:.3g} on {training['scaling']} embeddings {chosen}."
     )
     for notice in result.notices:
         say(notice)
-    show_metrics(result.metrics, result.classes, training["judged_on"])
+    if result.metrics is None:
+        say("No image is left to judge the classifier on: how good it is, nobody knows.")
+    else:
+        show_metrics(result.metrics, result.classes, training["judged_on"])
+    beside = f"{str(result.metrics_path)!r} and {str(result.head_path)!r}"
     say(
-        f"Wrote {str(result.path)!r}, whose probabilities agree with scikit-learn's to"
-        f" {result.parity:.1g}, and {str(result.metrics_path)!r}."
+        f"Wrote {str(result.path)!r}, whose probabilities agree with the trained head's to"
+        f" {result.parity:.1g}, {beside}."
     )

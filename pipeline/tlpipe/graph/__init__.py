@@ -33,3 +33,15 @@ CLASS_SCORES = f"{OWN_PREFIX}scores"
 
 PROBABILITIES = "probabilities"
 """Output of a classifier: float32 (N, K)."""
+
+LABELS = "labels"
+"""Output of a classifier: bool (N, K), the labels of an image that may have several."""
+
+UNKNOWN_SCORE = "unknown_score"
+"""Output of a classifier: float32 (N,), how far an image lies from those of the classes."""
+
+UNKNOWN = "unknown"
+"""Output of a classifier: bool (N,), whether an image is of none of the classes."""
+
+PREDICTION_SET = "prediction_set"
+"""Output of a classifier: bool (N, K), the classes that an image may be of."""

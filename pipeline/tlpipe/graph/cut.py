@@ -14,11 +14,20 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tlpipe.errors import BackboneError
-from tlpipe.graph import EMBEDDINGS, IMAGE_INPUT, OWN_PREFIX, PROBABILITIES
+from tlpipe.graph import (
+    EMBEDDINGS,
+    IMAGE_INPUT,
+    LABELS,
+    OWN_PREFIX,
+    PREDICTION_SET,
+    PROBABILITIES,
+    UNKNOWN,
+    UNKNOWN_SCORE,
+)
 from tlpipe.graph.index import Index, all_nodes, opset_of, reads, rename
 from tlpipe.types import Pooling
 
-_OURS = (IMAGE_INPUT, EMBEDDINGS, PROBABILITIES)
+_OURS = (IMAGE_INPUT, EMBEDDINGS, PROBABILITIES, LABELS, UNKNOWN_SCORE, UNKNOWN, PREDICTION_SET)
 _INTEGERS = (TensorProto.UINT8, TensorProto.INT8)
 
 # Where quantised operators take the scale of their result; its zero point comes next. Sources: the

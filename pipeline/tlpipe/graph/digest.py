@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import onnx
 
 from tlpipe.graph import EMBEDDINGS, HEAD_PREFIX, OWN_PREFIX, PROBABILITIES
+from tlpipe.graph.head_nodes import SHAPES, head_nodes, head_outputs
 from tlpipe.graph.references import array_of
 
 
@@ -69,16 +70,14 @@ def same_graph(model: onnx.ModelProto, features: onnx.ModelProto, full: onnx.Mod
         The backbone as prepared anew: every operator of it, attributes and connections included,
         and every constant of its preprocessing must be in `model`.
     full : onnx.ModelProto
-        The pretrained network; its own last layer may be in `model`, too. All else must belong to
-        a head: one Gemm of the embeddings and a Softmax of that.
+        The pretrained network; its own last layer may be in `model`, too. All else must be a head
+        that ``graph.head_nodes`` makes, operator by operator, and the outputs its own.
     """
     ours, backbone, own = _nodes(model), _nodes(features), _nodes(full)
     if backbone - ours:
         return False
-    head = [onnx.NodeProto.FromString(node) for node in ours - backbone if node not in own]
-    logits, softmax = HEAD_PREFIX + "logits", HEAD_PREFIX + "softmax"
-    kinds = {logits: ("Gemm", EMBEDDINGS), softmax: ("Softmax", logits)}
-    if any(kinds.get(node.name) != (node.op_type, *node.input[:1]) for node in head):
+    outputs = _head_outputs(Counter({n: k for n, k in (ours - backbone).items() if n not in own}))
+    if outputs is None or {value.name for value in model.graph.output} != outputs:
         return False
     if not _defined_alike(model.graph, features.graph):
         return False
@@ -107,13 +106,29 @@ def _defined_alike(model: onnx.GraphProto, features: onnx.GraphProto) -> bool:
         and max(Counter([*stored, *inputs, *made]).values(), default=1) == 1
         and inputs == [value.name for value in features.input]
         and {tensor.name for tensor in features.initializer} <= set(stored)
-        and {value.name for value in model.output} == {PROBABILITIES, EMBEDDINGS}
     )
+
+
+def _head_outputs(nodes: Counter[bytes]) -> set[str] | None:
+    """Outputs of a classifier with these operators behind its backbone; None if they are no head.
+
+    Without any, the network has its own last layer as its head.
+    """
+    if not nodes:
+        return {PROBABILITIES, EMBEDDINGS}
+    for shape in SHAPES:
+        if nodes == _counted(head_nodes(shape)):
+            return {EMBEDDINGS, *head_outputs(shape)}
+    return None
 
 
 def _nodes(model: onnx.ModelProto) -> Counter[bytes]:
     """Each node as bytes: operator, attributes and connections."""
-    return Counter(node.SerializeToString(deterministic=True) for node in model.graph.node)
+    return _counted(model.graph.node)
+
+
+def _counted(nodes: Iterable[onnx.NodeProto]) -> Counter[bytes]:
+    return Counter(node.SerializeToString(deterministic=True) for node in nodes)
 
 
 def _all_digests(model: onnx.ModelProto) -> dict[str, str]:

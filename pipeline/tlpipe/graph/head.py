@@ -1,6 +1,6 @@
-"""Joins a head to a feature extractor: one Gemm and a Softmax behind ``embeddings``.
+"""Joins a head to a feature extractor, behind ``embeddings``; or makes a network of it alone.
 
-Takes and gives ``onnx.ModelProto`` and arrays.
+Takes and gives ``onnx.ModelProto`` and the records of ``last_layer``.
 """
 
 from __future__ import annotations
@@ -8,62 +8,110 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tlpipe.graph import CLASS_SCORES, EMBEDDINGS, HEAD_PREFIX, PROBABILITIES
+from tlpipe.graph import (
+    CLASS_SCORES,
+    EMBEDDINGS,
+    HEAD_PREFIX,
+    LABELS,
+    PREDICTION_SET,
+    PROBABILITIES,
+    UNKNOWN,
+    UNKNOWN_SCORE,
+)
+from tlpipe.graph.head_nodes import HeadShape, head_constants, head_nodes, head_outputs
 
 if TYPE_CHECKING:
-    from tlpipe.types import Activation, Float32Array
+    from tlpipe.last_layer import LastLayer, Novelty
+    from tlpipe.types import Activation
+
+_OPSET, _IR = 17, 8  # of a head alone: what ONNX Runtime has read since version 1.12
 
 
 def join_head(
     features: onnx.ModelProto,
-    weights: Float32Array,
-    bias: Float32Array,
+    layer: LastLayer,
+    novelty: Novelty | None,
+    set_threshold: float | None,
     metadata: Mapping[str, str],
 ) -> onnx.ModelProto:
-    """Classifier: outputs ``probabilities`` (N, K) and ``embeddings`` (N, D).
+    """Classifier: outputs ``probabilities`` (N, K) and ``embeddings`` (N, D), and those below.
 
     Parameters
     ----------
     features : onnx.ModelProto
         Network whose only output is ``embeddings``, float32 (N, D). Not changed.
-    weights : float32 array (D, K)
-    bias : float32 array (K,)
-        ``softmax(embeddings @ weights + bias)`` are the probabilities.
+    layer : LastLayer
+        With thresholds it adds ``labels`` bool (N, K).
+    novelty : Novelty or None
+        Adds ``unknown_score`` float32 (N,) and ``unknown`` bool (N,).
+    set_threshold : float or None
+        Adds ``prediction_set`` bool (N, K): the classes that are at least as probable, and the most
+        probable one.
     metadata : mapping of str to str
         Written into the file's metadata properties, in place of any that stood there.
+
+    Raises
+    ------
+    ValueError
+        Arrays do not fit each other.
     """
     model = onnx.ModelProto()
     model.CopyFrom(features)
-    graph = model.graph
-    names = {part: f"{HEAD_PREFIX}{part}" for part in ("weights", "bias", "logits", "softmax")}
-    graph.initializer.extend(
-        [
-            numpy_helper.from_array(np.ascontiguousarray(weights, np.float32), names["weights"]),
-            numpy_helper.from_array(np.ascontiguousarray(bias, np.float32), names["bias"]),
-        ]
-    )
-    graph.node.extend(
-        [
-            helper.make_node(
-                "Gemm",
-                [EMBEDDINGS, names["weights"], names["bias"]],
-                [names["logits"]],
-                name=names["logits"],
-            ),
-            helper.make_node(
-                "Softmax", [names["logits"]], [PROBABILITIES], name=names["softmax"], axis=1
-            ),
-        ]
-    )
-    probabilities = helper.make_tensor_value_info(
-        PROBABILITIES, TensorProto.FLOAT, ["N", weights.shape[1]]
-    )
-    graph.output.insert(0, probabilities)
+    _add_head(model.graph, layer, novelty, set_threshold)
     return with_metadata(model, metadata)
+
+
+def head_alone(
+    layer: LastLayer,
+    novelty: Novelty | None,
+    set_threshold: float | None,
+    metadata: Mapping[str, str],
+) -> onnx.ModelProto:
+    """Network of the head alone: ``embeddings`` float32 (N, D) in, else as from ``join_head``."""
+    taken = helper.make_tensor_value_info(
+        EMBEDDINGS, TensorProto.FLOAT, ["N", layer.weights.shape[0]]
+    )
+    model = helper.make_model(
+        helper.make_graph([], "head", [taken], []),
+        opset_imports=[helper.make_opsetid("", _OPSET)],
+        ir_version=_IR,
+        producer_name="tlpipe",
+    )
+    _add_head(model.graph, layer, novelty, set_threshold)
+    return with_metadata(model, metadata)
+
+
+def _add_head(
+    graph: onnx.GraphProto, layer: LastLayer, novelty: Novelty | None, set_threshold: float | None
+) -> None:
+    shape = HeadShape(
+        layer.normalise,
+        layer.activation,
+        novelty is not None,
+        set_threshold is not None,
+        layer.thresholds is not None,
+    )
+    constants = head_constants(layer, novelty, set_threshold)
+    graph.initializer.extend(
+        numpy_helper.from_array(array, name) for name, array in constants.items()
+    )
+    graph.node.extend(head_nodes(shape))
+    classes = layer.weights.shape[1]
+    kinds: dict[str, tuple[int, list[str | int]]] = {
+        PROBABILITIES: (TensorProto.FLOAT, ["N", classes]),
+        LABELS: (TensorProto.BOOL, ["N", classes]),
+        UNKNOWN_SCORE: (TensorProto.FLOAT, ["N"]),
+        UNKNOWN: (TensorProto.BOOL, ["N"]),
+        PREDICTION_SET: (TensorProto.BOOL, ["N", classes]),
+    }
+    first, *others = (
+        helper.make_tensor_value_info(name, *kinds[name]) for name in head_outputs(shape)
+    )
+    graph.output.insert(0, first)
+    graph.output.extend(others)
 
 
 def own_head(model: onnx.ModelProto, activation: Activation, classes: int) -> onnx.ModelProto:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from tlpipe.card import Card
 from tlpipe.errors import ClassifierError
 from tlpipe.files import is_utf8
+from tlpipe.last_layer import SetsFacts, UnknownFacts
 from tlpipe.precision import Calibration, read_calibration
 from tlpipe.records import RecordError, build
 from tlpipe.types import Preprocess
@@ -25,6 +26,15 @@ FORMAT_VERSION = 1
 and add a file of each older version to the tests."""
 
 _MARKS = ("format", "format_version")
+_OPTIONAL: dict[str, Any] = {
+    "calibration": "",
+    "unknown": None,
+    "sets": None,
+    "kind": "single",
+    "thresholds": (),
+}
+
+Kind = Literal["single", "multi-label"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,14 @@ class ClassifierInfo:
         SHA-256 over the backbone's tensors.
     calibration : str
         What the backbone was quantised with, as JSON (see ``precision``); "" where it is FP32.
+    unknown : UnknownFacts or None
+        Of the outputs ``unknown_score`` and ``unknown``; None where the graph has none.
+    sets : SetsFacts or None
+        Of the output ``prediction_set``; None where the graph has none.
+    kind : {"single", "multi-label"}
+        Whether an image is of one class, or has any number of labels.
+    thresholds : tuple of K float
+        From which probability on an image is given a label; empty for "single".
     """
 
     classes: tuple[str, ...]
@@ -67,6 +85,15 @@ class ClassifierInfo:
     decoder: str
     backbone_digest: str
     calibration: str = ""
+    unknown: UnknownFacts | None = None
+    sets: SetsFacts | None = None
+    kind: Kind = "single"
+    thresholds: tuple[float, ...] = ()
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image may have several labels."""
+        return self.kind == "multi-label"
 
     @property
     def quantised(self) -> Calibration | None:
@@ -97,7 +124,7 @@ class ClassifierInfo:
         """Flat text, for the file."""
         flat = {"format": FORMAT, "format_version": str(FORMAT_VERSION)}
         for name, value in asdict(self).items():
-            if name == "calibration" and not value:
+            if name in _OPTIONAL and value == _OPTIONAL[name]:
                 continue
             text = json.dumps(value, ensure_ascii=False, sort_keys=True)
             if not is_utf8(text):  # the path of a network may be any bytes, metadata must be UTF-8
@@ -136,14 +163,19 @@ def read_metadata(flat: Mapping[str, str], where: str) -> ClassifierInfo:
     hints = get_type_hints(ClassifierInfo)
     try:
         table = {
-            name: text if hints.get(name) is str else json.loads(text)
+            name: text if hints.get(name) in (str, Kind) else json.loads(text)
             for name, text in flat.items()
             if name not in _MARKS
         }
-        table.setdefault("calibration", "")
-        info = build(ClassifierInfo, table, f"The metadata of {where}")
-        if len(info.classes) < 2 or len(set(info.classes)) < len(info.classes):
+        info = build(ClassifierInfo, _OPTIONAL | table, f"The metadata of {where}")
+        least = 1 if info.multilabel else 2
+        if len(info.classes) < least or len(set(info.classes)) < len(info.classes):
             raise RecordError(f"The classes of {where} are {list(info.classes)}.")
+        if len(info.thresholds) != (len(info.classes) if info.multilabel else 0):
+            raise RecordError(
+                f"{where} is {info.kind!r}, with {len(info.thresholds)} thresholds for"
+                f" {len(info.classes)} classes."
+            )
         if not info.fits(info.card()):
             raise RecordError(f"The preprocessing or fingerprint of {where} is not its card's.")
     except (RecursionError, ValueError) as exc:  # CardError and RecordError are ValueErrors

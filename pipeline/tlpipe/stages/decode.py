@@ -16,8 +16,8 @@ installed Pillow decodes by itself is admitted; those it hands to another progra
 Ghostscript, metafiles to Windows) or only recognises (GRIB, BUFR, HDF5, MPEG) are not: images may
 come from strangers.
 
-Takes a path, gives the file's bytes with their SHA-256 and stat; takes bytes, gives a ``Picture``;
-or gives a ``Reject``. Imports ``types`` and Pillow.
+Takes a path, gives the file's bytes with their SHA-256 and stat; takes bytes, or an image that is
+in memory, gives a ``Picture``; or gives a ``Reject``. Imports ``types`` and Pillow.
 """
 
 from __future__ import annotations
@@ -31,12 +31,16 @@ import stat as stat_module
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from tlpipe.types import Content, FileStat, Picture, Reason, Reject, Stage
+
+if TYPE_CHECKING:
+    from tlpipe.types import UInt8Array
 
 MAX_PIXELS = 178_956_970
 """Most pixels of an image: 2^29 bytes of RGB, the size at which Pillow itself refuses."""
@@ -110,10 +114,37 @@ def decode(raw: bytes, stat: FileStat, reduce: Reduce | None = None) -> Picture 
     Picture or Reject
         The image, or why there is none. Nothing is raised for a bad file, whatever is in it.
     """
+    return _or_reject(lambda: _decode(raw, reduce), stat, raw[:16])
+
+
+def is_image(value: object) -> TypeGuard[Image.Image]:
+    """Whether something is an image of Pillow's."""
+    return isinstance(value, Image.Image)
+
+
+def picture_of(image: Image.Image | UInt8Array) -> Picture | Reject:
+    """Take an image that is in memory for what ``decode`` makes of a file that holds it.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image, or uint8 array (H, W, 3), (H, W, 4) or (H, W)
+        One that was opened and not loaded yet is decoded, every pixel of it; its EXIF orientation
+        counts. Arrays are RGB, RGBA or grey. It stays as it is.
+    """
+
+    def made() -> Picture:
+        picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+        _check_size(picture.size)
+        return _picture(picture, picture.size, 1)
+
+    return _or_reject(made, FileStat(), b"")
+
+
+def _or_reject(make: Callable[[], Picture], stat: FileStat, start: bytes) -> Picture | Reject:
+    """What is made, or why it cannot be; `start` are the first bytes of the file."""
     try:
-        return _decode(raw, reduce)
+        return make()
     except UnidentifiedImageError:
-        start = raw[:16]
         return Reject(
             Stage.DECODE,
             Reason.NOT_AN_IMAGE,
@@ -176,18 +207,28 @@ def _read(path: Path) -> tuple[bytes, FileStat] | Reject:
 def _decode(raw: bytes, reduce: Reduce | None) -> Picture:
     image: Image.Image
     with Image.open(io.BytesIO(raw), formats=formats()) as image:
-        size = width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise Image.DecompressionBombError(
-                f"{width} x {height} pixels; the limit is {MAX_PIXELS}."
-            )
+        size = image.size
+        _check_size(size)
         reduction = _reduced(image, reduce) if reduce is not None else 1
-        deep = [tile.args for tile in image.tile] == ["RGB;16B"]  # a PNG with 16 bits a colour
-        image.load()
-        if deep and "transparency" in image.info:
-            # The colours were cut to their high bytes on loading; the transparent one was not.
-            image.info["transparency"] = tuple(v >> 8 for v in image.info["transparency"])
-        return Picture(_to_rgb(image), size, reduction, _UPRIGHT.get(_orientation(image)))
+        return _picture(image, size, reduction)
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise Image.DecompressionBombError(f"{width} x {height} pixels; the limit is {MAX_PIXELS}.")
+
+
+def _picture(image: Image.Image, size: tuple[int, int], reduction: int) -> Picture:
+    """Load an image that was opened, and bring it to RGB."""
+    tiles = getattr(image, "tile", [])  # images that are in no file have none
+    deep = [tile.args for tile in tiles] == ["RGB;16B"]  # a PNG with 16 bits a colour
+    image.load()
+    if deep and "transparency" in image.info:
+        # The colours were cut to their high bytes on loading; the transparent one was not.
+        image = image.copy()
+        image.info["transparency"] = tuple(v >> 8 for v in image.info["transparency"])
+    return Picture(_to_rgb(image), size, reduction, _UPRIGHT.get(_orientation(image)))
 
 
 def _reduced(image: Image.Image, reduce: Reduce) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from tlpipe.files import whole_file
 
 FORMAT = "tlpipe-metrics"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def write_report(path: Path, content: dict[str, Any]) -> None:

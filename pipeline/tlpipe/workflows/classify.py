@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tlpipe.errors import ClassifierError, OptionError
+from tlpipe.errors import BackboneError, ClassifierError, OptionError
 from tlpipe.execution import Precision
 from tlpipe.files import check_output, is_file
 from tlpipe.seams import OpenedNetwork
 from tlpipe.stages.classifier import ClassifierInfo, read_metadata
-from tlpipe.stages.predictions import FORMATS, write_predictions
+from tlpipe.stages.predictions import FORMATS, Columns, write_predictions
 from tlpipe.stages.preprocess import check_decoder
 from tlpipe.stages.session import open_network, properties_of
 from tlpipe.stages.source import Source, Survey
@@ -38,9 +38,13 @@ class ClassifyResult:
     count : int
         Number of rows, N.
     classes : Counter of str
-        Rows by most probable class.
+        Images by most probable class; or by label, where an image may have several.
+    without : int or None
+        Images that have none of the labels; None where an image is of one class.
     rejects : Counter of str
-        Rows without one, by reason.
+        Rows of what could not be read, by reason.
+    unknown : int or None
+        Rows of images that are of none of the classes; None where that was not asked for.
     too_many_rejects : bool
         Whether they are more than was allowed, or all of the rows.
     survey : Survey
@@ -54,7 +58,9 @@ class ClassifyResult:
     path: Path
     count: int
     classes: Counter[str]
+    without: int | None
     rejects: Counter[str]
+    unknown: int | None
     too_many_rejects: bool
     survey: Survey
     provider: str
@@ -63,9 +69,21 @@ class ClassifyResult:
 
 @dataclass(frozen=True)
 class Classifier:
-    """An opened classifier file."""
+    """An opened classifier file.
 
+    Attributes
+    ----------
+    path : pathlib.Path
+    info : ClassifierInfo
+    whole : OpenedNetwork
+        With all outputs that it has.
+    network : OpenedNetwork
+        The same with the outputs that are wanted; "probabilities" (K,) alone, at first.
+    """
+
+    path: Path
     info: ClassifierInfo
+    whole: OpenedNetwork
     network: OpenedNetwork
 
     def outcomes(
@@ -76,9 +94,61 @@ class Classifier:
         progress: ProgressCallback | None,
         stage: str,
     ) -> Iterator[Outcome]:
-        """Outcomes of all items, in order, each with "probabilities" (K,) or a reject."""
+        """Outcomes of all items, in order, each with the outputs computed, or a reject."""
         load = loader(self.info.image_size, self.info.preprocess, self.info.decoder)
         return run_over(items, total, self.network, load, options, progress, stage)
+
+    def computing(self, shapes: Mapping[str, tuple[int, ...]]) -> OpenedNetwork:
+        """The network, computing these outputs alone.
+
+        Raises
+        ------
+        ClassifierError
+            Its input or an output is not of the shape that the metadata state.
+        """
+        for name, shape in shapes.items():
+            try:
+                found = self.whole.only([name]).shapes()
+            except BackboneError as exc:
+                raise ClassifierError(
+                    f"{str(self.path)!r} is damaged: its graph lacks the output {name!r}."
+                ) from exc
+            if found != ((*self.info.image_size, 3), shape):
+                raise ClassifierError(
+                    f"{str(self.path)!r} is damaged: its graph takes and gives {found}, its"
+                    f" metadata speak of images of {self.info.image_size} and"
+                    f" {len(self.info.classes)} classes."
+                )
+        return self.whole.only(list(shapes))
+
+    def saying(self, columns: Columns) -> Classifier:
+        """The classifier, computing what `columns` need.
+
+        Raises
+        ------
+        ClassifierError
+            It cannot tell that.
+        """
+        classes = (len(self.info.classes),)
+        shapes: dict[str, tuple[int, ...]] = {"probabilities": classes}
+        if self.info.multilabel:
+            shapes["labels"] = classes
+        if columns.unknown:
+            if self.info.unknown is None:
+                raise _lacks(self.path, "--unknown", "model of what is none of its classes")
+            shapes |= {"unknown": (), "unknown_score": ()}
+        if columns.sets:
+            if self.info.sets is None:
+                raise _lacks(self.path, "--sets", "threshold for sets of classes")
+            shapes["prediction_set"] = classes
+        return replace(self, network=self.computing(shapes))
+
+
+def _lacks(path: Path, flag: str, what: str) -> ClassifierError:
+    return ClassifierError(
+        f"{str(path)!r} has no {what}, which {flag} needs.",
+        hint="Train the head anew with 'tlpipe train-head': it says why, where it leaves that out.",
+    )
 
 
 def open_classifier(path: str | Path, options: RunOptions | None = None) -> Classifier:
@@ -126,13 +196,9 @@ def open_classifier(path: str | Path, options: RunOptions | None = None) -> Clas
             hint=f"Train it anew, or use the tlpipe version that made it ({info.tlpipe_version}).",
         )
     check_decoder(info.decoder)
-    network = network.only(["probabilities"])
-    if network.shapes() != ((*info.image_size, 3), (len(info.classes),)):
-        raise ClassifierError(
-            f"{str(path)!r} is damaged: its graph takes and gives {network.shapes()}, its metadata"
-            f" speak of images of {info.image_size} and {len(info.classes)} classes."
-        )
-    return Classifier(info, network)
+    found = Classifier(path, info, network, network)
+    shapes = {"probabilities": (len(info.classes),)}
+    return replace(found, network=found.computing(shapes))
 
 
 def classify(
@@ -140,7 +206,7 @@ def classify(
     source: Source | str | Path,
     output: str | Path,
     *,
-    top_k: int = 1,
+    columns: Columns | None = None,
     options: RunOptions | None = None,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
@@ -156,8 +222,9 @@ def classify(
         A folder of images, one image or a CSV manifest; labels are ignored.
     output : str or pathlib.Path
         ``.csv`` or ``.jsonl``; it appears whole or not at all.
-    top_k : int
-        How many classes a row names, the most probable first.
+    columns : Columns, optional
+        What a row says: how many classes, whether the image is of none of them, and the set of
+        those that it may be of. By default the most probable class alone.
     options : RunOptions, optional
         Device, batch size and how many rejects are allowed.
     overwrite : bool
@@ -172,35 +239,40 @@ def classify(
     Raises
     ------
     OptionError
-        `top_k` makes no sense.
+        `columns.top_k` makes no sense.
     ClassifierError, BackboneError, DeviceError
-        The classifier cannot be used.
+        The classifier cannot be used, or cannot tell what is asked.
     SourceError
         The source cannot be listed or holds no image.
     OutputError
         The output cannot be written.
     """
-    options = options or RunOptions()
+    options, columns = options or RunOptions(), columns or Columns()
     output = Path(output)
     inputs = [Path(classifier), source_path(source)]
     check_output(output, overwrite=overwrite, suffixes=FORMATS, inputs=inputs)
     opened = open_classifier(classifier, options)
     classes = opened.info.classes
-    if not 1 <= top_k <= len(classes):
+    if columns.top_k is not None and not 1 <= columns.top_k <= len(classes):
         raise OptionError(
-            f"--top-k is {top_k}; it must be from 1 to {len(classes)}, the number of classes."
+            f"--top-k is {columns.top_k}; it must be from 1 to {len(classes)}, the number of"
+            " classes."
         )
+    opened = opened.saying(columns)
     source = as_source(source, surveyed)
     outcomes = opened.outcomes(source.items(), source.survey.count, options, progress, "classify")
     start = time.perf_counter()
-    summary = write_predictions(output, classes, top_k, outcomes)
+    multilabel = opened.info.multilabel
+    summary = write_predictions(output, classes, columns, outcomes, multilabel=multilabel)
     rejected = summary.rejects.total()
-    count = summary.classes.total() + rejected
+    count = summary.images + rejected
     return ClassifyResult(
         path=output,
         count=count,
         classes=summary.classes,
+        without=summary.without if multilabel else None,
         rejects=summary.rejects,
+        unknown=summary.unknown if columns.unknown else None,
         too_many_rejects=options.too_many(rejected, count) or rejected == count,
         survey=source.survey,
         provider=opened.network.provider,

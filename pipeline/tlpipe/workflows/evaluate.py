@@ -11,13 +11,14 @@ import numpy as np
 
 from tlpipe.errors import OptionError, SourceError
 from tlpipe.files import check_output
-from tlpipe.stages.metrics import Metrics, measure
+from tlpipe.stages.metrics import Metrics, MultilabelMetrics
 from tlpipe.stages.report import write_report
 from tlpipe.stages.source import Source, Survey
 from tlpipe.types import SPLIT_CHOICES, Item, ProgressCallback, Split, SplitChoice
 from tlpipe.workflows.classify import open_classifier
 from tlpipe.workflows.common import Surveyed, as_source, source_path
 from tlpipe.workflows.run_options import RunOptions
+from tlpipe.workflows.truth import judged, truth_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class EvaluateResult:
 
     Attributes
     ----------
-    metrics : Metrics
+    metrics : Metrics or MultilabelMetrics
     classes : list of str
     judged_on : str
         Which images, in words.
@@ -35,14 +36,17 @@ class EvaluateResult:
     too_many_rejects : bool
         Whether they are more than was allowed.
     survey : Survey
+    notices : list of str
+        What a user would want to know.
     """
 
-    metrics: Metrics
+    metrics: Metrics | MultilabelMetrics
     classes: list[str]
     judged_on: str
     rejects: Counter[str]
     too_many_rejects: bool
     survey: Survey
+    notices: list[str]
 
 
 def evaluate(
@@ -62,7 +66,8 @@ def evaluate(
     ----------
     classifier : str or pathlib.Path
     source : Source, str or pathlib.Path
-        Its labels must be classes of the classifier; images without a label are left out.
+        Its labels must be classes of the classifier; images without a label are left out. Where
+        an image may have several, they are joined as they were in training.
     split : {"auto", "all", "train", "validation", "test"}
         Which images of the source. "auto": the test split where there is one, else the validation
         split, else all.
@@ -99,17 +104,8 @@ def evaluate(
     source = as_source(source, surveyed)
     classes = list(opened.info.classes)
     chosen = _choose(source, split)
-    unknown = sorted(
-        {name for s, name in source.survey.labels if name is not None and s in chosen}
-        - set(classes)
-    )
-    if unknown:
-        more = " and more" if len(classes) > 10 else ""
-        raise SourceError(
-            f"The source {str(source.path)!r} has the labels {unknown[:10]}, which are no classes"
-            f" of the classifier; those are {classes[:10]}{more}.",
-            hint="Judge it on images of its own classes, in folders or labels of the same names.",
-        )
+    cells = {name for s, name in source.survey.labels if name is not None and s in chosen}
+    truth, notices = truth_of(opened.info, cells, f"The source {str(source.path)!r}")
     total = sum(
         n for (s, name), n in source.survey.labels.items() if name is not None and s in chosen
     )
@@ -123,7 +119,6 @@ def evaluate(
     def items() -> Iterator[Item]:
         return (i for i in source.items() if i.label is not None and i.split in chosen)
 
-    number = {name: k for k, name in enumerate(classes)}
     probabilities, labels = [], []
     rejects: Counter[str] = Counter()
     for outcome in opened.outcomes(items(), total, options, progress, "evaluate"):
@@ -131,16 +126,17 @@ def evaluate(
             rejects[outcome.reject.reason] += 1
         elif outcome.item.label is not None:
             probabilities.append(outcome.values["probabilities"])
-            labels.append(number[outcome.item.label])
+            labels.append(truth[outcome.item.label])
     if not labels:
         raise SourceError(f"None of the {total} labelled images could be read.")
     result = EvaluateResult(
-        metrics=measure(np.stack(probabilities), np.array(labels, np.int32), classes),
+        metrics=judged(opened.info, np.stack(probabilities), np.array(labels)),
         classes=classes,
         judged_on=_words(chosen, source),
         rejects=rejects,
         too_many_rejects=options.too_many(rejects.total(), total),
         survey=source.survey,
+        notices=notices,
     )
     if output is not None:
         content = {

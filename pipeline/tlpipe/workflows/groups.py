@@ -13,7 +13,7 @@ import numpy as np
 
 from tlpipe.errors import TableError
 from tlpipe.files import is_file
-from tlpipe.stages.assign import group_number
+from tlpipe.stages.splits import group_number
 from tlpipe.stages.store import SPAN_ROWS, DigestIndex, FeatureFile
 from tlpipe.stages.tables import read_pairs
 from tlpipe.workflows.split_options import SplitOptions

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tlpipe.catalogue import read_card
 from tlpipe.errors import UnknownFileError
 from tlpipe.files import is_file, sha256_file
+from tlpipe.label_cells import parted
 from tlpipe.precision import Calibration, read_agreement, read_calibration
 from tlpipe.stages.report import FORMAT
 from tlpipe.types import Split
@@ -159,18 +160,24 @@ def _onnx(path: Path) -> Inspection:
     return Inspection(
         "classifier",
         {
+            "kind": info.kind,
             "classes": list(info.classes),
+            **({"thresholds": list(info.thresholds)} if info.multilabel else {}),
             "backbone": info.card().name,
             "fingerprint": info.fingerprint,
             "precision": info.precision,
             "decoder": info.decoder,
             **({"calibration": _calibration(info.quantised)} if info.quantised else {}),
             **facts,
+            "unknown": asdict(info.unknown) if info.unknown else None,
+            "sets": asdict(info.sets) if info.sets else None,
             "image_size": list(info.image_size),
             "preprocess": info.preprocess.to_dict(),
             "training": {k: v for k, v in info.training.items() if k != "trials"},
             "metrics": {
-                k: v for k, v in info.metrics.items() if k not in ("per_class", "confusion")
+                k: v
+                for k, v in info.metrics.items()
+                if k not in ("per_class", "confusion", "confused", "learning_curve")
             },
             "created_at": info.created_at,
             "tlpipe_version": info.tlpipe_version,
@@ -190,7 +197,11 @@ def _predictions(path: Path) -> Inspection:
         for row in _rows(path):
             statuses[row["status"]] += 1
             if row["status"] == "ok":
-                classes[row["class"]] += 1
+                labels = row.get("labels")  # where an image may have several: a list, or its text
+                if labels is None:
+                    classes[row["class"]] += 1
+                else:
+                    classes.update(parted(labels) if isinstance(labels, str) else labels)
             else:
                 reasons[row["reason"]] += 1
     except (KeyError, RecursionError, TypeError, ValueError, csv.Error) as exc:
@@ -214,7 +225,8 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8", newline="") as stream:
         if path.suffix.lower() == ".csv":
             rows = csv.DictReader(stream)
-            if not {"key", "status", "class", "reason"}.issubset(rows.fieldnames or ()):
+            names = set(rows.fieldnames or ())
+            if not {"key", "status", "reason"} < names or names.isdisjoint({"class", "labels"}):
                 raise ValueError(f"its first line is {rows.fieldnames}")
             yield from rows
         else:

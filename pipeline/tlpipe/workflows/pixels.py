@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tlpipe.stages.decode import decode, read_file
+from tlpipe.stages.decode import decode, picture_of, read_file
 from tlpipe.stages.engine import Fetched, Loader
 from tlpipe.stages.preprocess import check_decoder, default_decoder, preprocess, reduction
 from tlpipe.types import (
@@ -14,7 +14,9 @@ from tlpipe.types import (
     FAST_DECODER,
     Content,
     DecodeMode,
+    FileStat,
     Item,
+    Picture,
     Preprocess,
     Reason,
     Reject,
@@ -57,7 +59,7 @@ def pixels_of(
     OptionError
         This system cannot do it.
     """
-    check_decoder(decoder)
+    prepared = _prepared(size, spec, decoder)
     reduce = None
     if decoder == FAST_DECODER:
 
@@ -65,7 +67,29 @@ def pixels_of(
             return reduction(image_size, size, spec)
 
     def pixels(raw: bytes, content: Content) -> UInt8Array | Reject:
-        picture = decode(raw, content.stat, reduce)
+        return prepared(decode(raw, content.stat, reduce), content)
+
+    return pixels
+
+
+def pixels_of_image(
+    size: tuple[int, int], spec: Preprocess, decoder: str
+) -> Callable[[Any], UInt8Array | Reject]:
+    """Function from an image that is in memory, as ``picture_of`` takes it, to its pixels.
+
+    The parameters are those of ``pixels_of``.
+    """
+    prepared = _prepared(size, spec, decoder)
+    return lambda image: prepared(picture_of(image), Content(b"", FileStat()))
+
+
+def _prepared(
+    size: tuple[int, int], spec: Preprocess, decoder: str
+) -> Callable[[Picture | Reject, Content], UInt8Array | Reject]:
+    """Function that crops and resizes what could be decoded."""
+    check_decoder(decoder)
+
+    def prepared(picture: Picture | Reject, content: Content) -> UInt8Array | Reject:
         if isinstance(picture, Reject):
             return picture
         try:
@@ -75,7 +99,7 @@ def pixels_of(
             detail = f"Not enough memory to resize {width} x {height} pixels."
             return Reject(Stage.DECODE, Reason.TOO_LARGE, detail, content.stat)
 
-    return pixels
+    return prepared
 
 
 def fetch(item: Item) -> Fetched:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 from tlpipe.machine import usable_cores
 from tlpipe.seams import Network
@@ -70,7 +70,7 @@ def run_over(
     options: RunOptions,
     progress: ProgressCallback | None,
     stage: str,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Outcomes of all items in order, with progress reported along the way.
 
     Parameters

@@ -11,7 +11,7 @@ import numpy as np
 
 from tlpipe.errors import FeatureFileError
 from tlpipe.files import check_output, is_file
-from tlpipe.stages.assign import assign_splits
+from tlpipe.stages.splits import assign_splits
 from tlpipe.stages.store import (
     SPAN_ROWS,
     FeatureFile,

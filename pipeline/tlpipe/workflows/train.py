@@ -8,14 +8,16 @@ from pathlib import Path
 from tlpipe.card import Card
 from tlpipe.errors import StaleFeaturesError, TrainingDataError
 from tlpipe.files import check_output
+from tlpipe.label_cells import names_in
 from tlpipe.stages.source import Source
 from tlpipe.stages.weights import weight_files
-from tlpipe.types import DEFAULT_BACKBONE, DEFAULT_SEED, ProgressCallback
+from tlpipe.types import DEFAULT_BACKBONE, ProgressCallback
 from tlpipe.workflows.backbones import find_backbone
 from tlpipe.workflows.common import Surveyed, as_source, source_path
 from tlpipe.workflows.embed import EmbedResult, embed
 from tlpipe.workflows.run_options import RunOptions
 from tlpipe.workflows.train_head import TrainResult, check_classifier_output, train_head
+from tlpipe.workflows.train_options import TrainOptions
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def train(
     *,
     backbone: str | Card = DEFAULT_BACKBONE,
     options: RunOptions | None = None,
-    seed: int = DEFAULT_SEED,
+    head: TrainOptions | None = None,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
     surveyed: Surveyed | None = None,
@@ -53,10 +55,10 @@ def train(
     source, backbone, options, overwrite, progress, surveyed
         As for ``embed``.
     output : str or pathlib.Path
-        The classifier to write; ``<stem>.features.h5`` and ``<stem>.metrics.json`` are written
-        beside it.
-    seed : int
-        As for ``train_head``.
+        The classifier to write; ``<stem>.features.h5``, ``<stem>.metrics.json`` and
+        ``<stem>.head.onnx`` are written beside it.
+    head : TrainOptions, optional
+        How the head is trained.
 
     Raises
     ------
@@ -65,6 +67,8 @@ def train(
     TlpipeError
         As from ``embed`` and ``train_head``.
     """
+    head = head or TrainOptions()
+    separator = head.separator
     output = Path(output)
     features = features_path(output)
     card = find_backbone(backbone)
@@ -72,7 +76,10 @@ def train(
     check_classifier_output(output, overwrite=overwrite, inputs=inputs)
     check_output(features, overwrite=True, inputs=inputs)
     source = as_source(source, surveyed)
-    _check_labels(source)
+    if separator is None:
+        _check_labels(source)
+    else:
+        _check_label_sets(source, separator)
     try:
         embedded = embed(source, features, backbone=card, options=options, progress=progress)
     except StaleFeaturesError:
@@ -81,7 +88,13 @@ def train(
         embedded = embed(
             source, features, backbone=card, options=options, overwrite=True, progress=progress
         )
-    trained = train_head(features, output, seed=seed, overwrite=overwrite, progress=progress)
+    trained = train_head(
+        features,
+        output,
+        options=head,
+        overwrite=overwrite,
+        progress=progress,
+    )
     return TrainRun(embedded, trained)
 
 
@@ -94,4 +107,16 @@ def _check_labels(source: Source) -> None:
             f"The source {str(source.path)!r} has {found}; a classifier needs two classes or more.",
             hint="Sort the images into one folder per class, or list them in a CSV with a label"
             " column.",
+        )
+
+
+def _check_label_sets(source: Source, separator: str) -> None:
+    """The same, where an image may have several labels."""
+    cells = source.survey.classes
+    if not any(names_in(cell, separator) for cell in cells):
+        found = f"the labels {cells[:10]}, which name nothing" if cells else "no labels"
+        raise TrainingDataError(
+            f"The source {str(source.path)!r} has {found}.",
+            hint="List the images in a CSV with a label column, the labels of an image joined by"
+            f" {separator!r}.",
         )

@@ -1,43 +1,40 @@
 """train-head: from a feature file to a classifier file.
 
-The head is trained on the stored embeddings, judged on held-out ones, joined to the backbone that
-made them, and the joined file is compared with what scikit-learn says before it gets its name.
+The head is chosen and trained on the stored embeddings of some rows, judged on those of others,
+joined to the backbone that made them, and the joined file is compared with the head as it was
+trained before it gets its name.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tlpipe.card import Card
-from tlpipe.errors import ExportError, FeatureFileError
-from tlpipe.execution import ON_CPU, PRECISIONS, parsed_arithmetic
-from tlpipe.files import check_output, whole_file
-from tlpipe.graph.digest import weights_digest
-from tlpipe.graph.head import join_head
-from tlpipe.graph.io import load_model, write_model
-from tlpipe.precision import read_calibration
-from tlpipe.stages.classifier import ClassifierInfo
-from tlpipe.stages.head import Head, train
-from tlpipe.stages.metrics import Metrics, measure
+from tlpipe.errors import FeatureFileError
+from tlpipe.execution import PRECISIONS, parsed_arithmetic
+from tlpipe.files import check_output
+from tlpipe.stages.head import Head, HeadOptions, train
+from tlpipe.stages.metrics import Metrics, MultilabelMetrics
 from tlpipe.stages.report import write_report
-from tlpipe.stages.session import open_graph, open_network
-from tlpipe.stages.splits import Plan, plan_splits
-from tlpipe.stages.store import Features, read_features
-from tlpipe.stages.weights import prepared_file, quantised_file, weight_files
-from tlpipe.types import DECODERS, DEFAULT_SEED, Progress, ProgressCallback
-from tlpipe.version import __version__
-from tlpipe.workflows.common import now
+from tlpipe.stages.splits import Plan
+from tlpipe.stages.store import FeatureFile
+from tlpipe.stages.weights import weight_files
+from tlpipe.types import DECODERS, Progress, ProgressCallback
+from tlpipe.workflows.judging import judge
+from tlpipe.workflows.knowing import knowing_of, novelty_of
+from tlpipe.workflows.multilabel import plan_classes, plan_labels
 from tlpipe.workflows.notices import notices_of
+from tlpipe.workflows.train_options import TrainOptions
+from tlpipe.workflows.trained import Trained
+from tlpipe.workflows.training_data import Labelled, Training, parted, read_labelled
 
-PARITY = 1e-4
-"""Largest difference of a probability between the written file (float32) and scikit-learn
-(float64) to accept."""
+LOPSIDED = 10
+"""How many times more images the largest class has than the smallest, to be told."""
 
 
 @dataclass(frozen=True)
@@ -46,24 +43,25 @@ class TrainResult:
 
     Attributes
     ----------
-    path, metrics_path : pathlib.Path
-        The classifier, and its report as JSON beside it.
+    path, metrics_path, head_path : pathlib.Path
+        The classifier; beside it its report as JSON, and the head alone.
     classes : list of str
     training : dict
         What the head was trained on, and with which settings.
-    metrics : Metrics
-        What held-out data say of it.
+    metrics : Metrics, MultilabelMetrics or None
+        What held-out data say of it; None where there are none.
     parity : float
-        Largest difference of a probability between the file and scikit-learn.
+        Largest difference of a probability between the file and the head as it was trained.
     notices : list of str
         What a user would want to know.
     """
 
     path: Path
     metrics_path: Path
+    head_path: Path
     classes: list[str]
     training: dict[str, Any]
-    metrics: Metrics
+    metrics: Metrics | MultilabelMetrics | None
     parity: float
     notices: list[str]
 
@@ -73,17 +71,23 @@ def metrics_path(classifier: Path) -> Path:
     return classifier.with_suffix(".metrics.json")
 
 
+def head_path(classifier: Path) -> Path:
+    """Where the head alone stands: beside the classifier, as ``<stem>.head.onnx``."""
+    return classifier.with_suffix(".head.onnx")
+
+
 def check_classifier_output(output: Path, *, overwrite: bool, inputs: Sequence[Path]) -> None:
-    """Refuse a classifier's path, or that of its report, before any work is done for them."""
+    """Refuse the path of a classifier, or of what stands beside it, before any work is done."""
     check_output(output, overwrite=overwrite, suffixes=(".onnx",), inputs=inputs)
-    check_output(metrics_path(output), overwrite=overwrite, inputs=inputs)
+    for beside in (metrics_path(output), head_path(output)):
+        check_output(beside, overwrite=overwrite, inputs=inputs)
 
 
 def train_head(
     features: str | Path,
     output: str | Path,
     *,
-    seed: int = DEFAULT_SEED,
+    options: TrainOptions | None = None,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
 ) -> TrainResult:
@@ -94,9 +98,9 @@ def train_head(
     features : str or pathlib.Path
         A feature file with labels.
     output : str or pathlib.Path
-        The classifier to write; ``<stem>.metrics.json`` is written beside it.
-    seed : int
-        Of the hold-out, where the source has no split of its own.
+        The classifier to write; ``<stem>.metrics.json`` and ``<stem>.head.onnx`` are written beside
+        it.
+    options : TrainOptions, optional
     overwrite : bool
         Whether existing outputs may be replaced.
     progress : callable, optional
@@ -111,70 +115,100 @@ def train_head(
     FeatureFileError
         `features` is not a usable feature file.
     TrainingDataError
-        There are no labels, one class only, or a class with too few images.
+        There are no labels, one class only, or a class without an image to train with.
+    ConvergenceError
+        The optimum could not be found.
     WeightsError
         The backbone's pretrained weights cannot be had.
     ExportError
-        The joined file disagrees with scikit-learn; nothing is written.
+        The joined file disagrees with the head as it was trained; nothing is written.
     OutputError
         An output cannot be written.
     """
+    options = options or TrainOptions()
     output = Path(output)
-    report_path = metrics_path(output)
     check_classifier_output(output, overwrite=overwrite, inputs=[Path(features)])
-    data = read_features(Path(features))
-    card = _card(data, Path(features))
-    check_classifier_output(output, overwrite=overwrite, inputs=weight_files(card))
-    plan = plan_splits(data.labels, data.splits, data.content_sha256, data.classes, seed)
+    with FeatureFile(Path(features)) as file:
+        data = read_labelled(file)
+        card = _card(data, Path(features))
+        check_classifier_output(output, overwrite=overwrite, inputs=weight_files(card))
+        made = _make(file, data, options, progress)
+    # Loaded once the embeddings are let go: it brings the libraries for networks.
+    from tlpipe.workflows.export_classifier import export_classifier
+
+    parity = export_classifier(card, data.header, made.trained, output, head_path(output))
+    report = {
+        "classes": made.trained.classes,
+        "training": made.trained.training,
+        "metrics": made.trained.metrics,
+    }
+    write_report(metrics_path(output), report)
+    return TrainResult(
+        output,
+        metrics_path(output),
+        head_path(output),
+        made.trained.classes,
+        made.trained.training,
+        made.metrics,
+        parity,
+        made.notices,
+    )
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A trained head, and what is to be said of it."""
+
+    trained: Trained
+    metrics: Metrics | MultilabelMetrics | None
+    notices: list[str]
+
+
+def _make(
+    file: FeatureFile, data: Labelled, options: TrainOptions, progress: ProgressCallback | None
+) -> _Made:
+    """Choose, train and judge."""
+    task = None
+    if options.separator is not None:
+        task = plan_labels(data, options.separator, options.seed)
+    classes, plan = (
+        (task.classes, task.plan) if task else (data.classes, plan_classes(data, options.seed))
+    )
+    streamed = options.streams((plan.fit.size + plan.judge.size) * data.dim * 4)
+    training, judging = parted(file, plan, task.labels if task else data.labels, streamed=streamed)
 
     def tried(count: int) -> None:
         if progress is not None:
             progress(Progress("train-head", count, None, 0))
 
-    head = train(data.vectors, data.labels, plan.fit, plan.folds, tried)
-    judged = head.probabilities(data.vectors[plan.judge])
-    metrics = measure(judged, data.labels[plan.judge], data.classes)
-    training = _training(data, plan, head, seed)
-    calibration = read_calibration(data.header.calibration, repr(str(features)))
-    if calibration is None:
-        prepared = prepared_file(card, open_graph)
-    else:  # what is served must be what made the embeddings
-        prepared = quantised_file(card, calibration, open_graph)
-    network = load_model(prepared)
-    info = ClassifierInfo(
-        classes=tuple(data.classes),
-        image_size=card.image_size,
-        preprocess=card.arithmetic,
-        backbone=json.loads(data.header.backbone),
-        training=training,
-        metrics=metrics.to_dict(),
-        tlpipe_version=__version__,
-        created_at=now(),
-        fingerprint=data.header.fingerprint,
-        precision=data.header.precision,
-        decoder=data.header.decoder,
-        backbone_digest=weights_digest(network),
-        calibration=data.header.calibration,
+    unknown = novelty_of(training, options.false_alarms)  # before training overwrites the vectors
+    head = train(
+        training.vectors, training.labels, training.rows, training.folds, _how(options), tried
     )
-    weights, bias = head.weights.astype(np.float32), head.bias.astype(np.float32)
-    joined = join_head(network, weights, bias, info.to_metadata())
-    with whole_file(output) as temporary:
-        write_model(joined, temporary)
-        parity = _check_parity(temporary, prepared, head)
-    report = {"classes": data.classes, "training": training, "metrics": metrics.to_dict()}
-    write_report(report_path, report)
-    return TrainResult(
-        output,
-        report_path,
-        data.classes,
-        training,
-        metrics,
-        parity,
-        notices_of(data, plan, head, training),
+    layer, facts = head.layer(), _facts(data, plan, head, options)
+    if task is not None:
+        layer = replace(layer, thresholds=task.thresholds(head.held_out, training))
+        facts |= task.facts(head)
+    metrics = judge(head, training, judging, classes, layer.thresholds)
+    knowing = knowing_of(unknown, training, head.held_out, options.coverage)
+    notices = [*notices_of(data, plan, task), *_own_notices(training, head, options)]
+    trained = Trained(
+        classes, head, layer, knowing, facts, {} if metrics is None else metrics.to_dict()
+    )
+    return _Made(trained, metrics, [*notices, *knowing.notices])
+
+
+def _how(options: TrainOptions) -> HeadOptions:
+    return HeadOptions(
+        class_weight=options.class_weight,
+        fewer=True,
+        consume=True,
+        seed=options.seed,
+        threads=options.threads,
     )
 
 
-def _card(data: Features, path: Path) -> Card:
+def _card(data: Labelled, path: Path) -> Card:
     """Card of the backbone that made the embeddings, after its fingerprint was checked."""
     header = data.header
     card = header.card(repr(str(path)))
@@ -193,17 +227,17 @@ def _card(data: Features, path: Path) -> Card:
             hint="Embed the images again.",
         )
     expected = header.expected_fingerprint(repr(str(path)))
-    if expected != header.fingerprint or data.vectors.shape[1] != card.output.dim:
+    if expected != header.fingerprint or data.dim != card.output.dim:
         raise FeatureFileError(
             f"{str(path)!r} is damaged: its fingerprint {header.fingerprint[:12]}... and its"
-            f" embeddings of {data.vectors.shape[1]} numbers do not fit its backbone"
+            f" embeddings of {data.dim} numbers do not fit its backbone"
             f" {card.name!r} ({expected[:12]}..., {card.output.dim}).",
             hint="Embed the images again.",
         )
     return card
 
 
-def _training(data: Features, plan: Plan, head: Head, seed: int) -> dict[str, Any]:
+def _facts(data: Labelled, plan: Plan, head: Head, options: TrainOptions) -> dict[str, Any]:
     counts = np.bincount(data.labels[plan.fit], minlength=len(data.classes)).tolist()
     return {
         "method": "linear probe: multinomial logistic regression on frozen embeddings",
@@ -211,40 +245,33 @@ def _training(data: Features, plan: Plan, head: Head, seed: int) -> dict[str, An
         "count": int(plan.fit.size),
         "count_by_class": dict(zip(data.classes, counts, strict=True)),
         "judged_on": plan.judged_on,
-        "chosen_on": plan.chosen_on,
-        "seed": seed,
+        "chosen_on": plan.chosen_on if head.trials else "nothing: too few images to choose on",
+        "grouped": plan.grouped,
+        "seed": options.seed,
+        "class_weight": options.class_weight,
         "scaling": head.scaling,
         "C": head.c,
-        "converged": head.converged,
+        "temperature": head.temperature,
+        "gap": head.gap,
         "trials": [asdict(trial) for trial in head.trials],
     }
 
 
-def _check_parity(classifier: Path, prepared: Path, head: Head) -> float:
-    """Compare the joined file with the backbone alone and with scikit-learn.
-
-    The file is run on four images of noise; its embeddings must be those of the prepared
-    backbone by itself, its probabilities those that scikit-learn gives for them.
-
-    Returns
-    -------
-    float
-        Largest difference of a probability.
-    """
-    joined = open_network(classifier, ON_CPU)
-    image_shape, *_ = joined.shapes()
-    noise = np.random.default_rng(0).integers(0, 256, (4, *image_shape), np.uint8)
-    ours = joined.run(noise)
-    alone = open_network(prepared, ON_CPU).run(noise)
-    if not np.allclose(ours["embeddings"], alone["embeddings"], rtol=1e-5, atol=1e-5):
-        raise ExportError(
-            "The classifier's embeddings are not those of the backbone alone; it was not written."
+def _own_notices(training: Training, head: Head, options: TrainOptions) -> list[str]:
+    """What the head's training has to tell."""
+    notices = []
+    if training.labels.ndim == 1 and options.class_weight == "none":
+        counts = np.bincount(training.labels)
+        most, least = int(counts.max()), int(counts[counts > 0].min())
+        if most >= LOPSIDED * least:
+            notices.append(
+                f"The classes are lopsided: {most:,} images of one, {least:,} of another. The head"
+                " leans to the large ones, as it must to be right most often; --class-weight"
+                " balanced makes all classes count the same."
+            )
+    if not head.trials:
+        notices.append(
+            "There are too few images to choose settings with: the head has those that suit most"
+            " embeddings, with a strong penalty."
         )
-    expected = head.probabilities(ours["embeddings"])
-    difference = float(np.abs(ours["probabilities"] - expected).max())
-    if not difference <= PARITY:
-        raise ExportError(
-            f"The classifier's probabilities differ from scikit-learn's by {difference:.2g}"
-            f" (at most {PARITY:g} is accepted); it was not written."
-        )
-    return difference
+    return notices

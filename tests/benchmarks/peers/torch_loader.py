@@ -24,11 +24,9 @@ def network() -> torch.nn.Module:
     return made.eval()
 
 
-def main() -> None:
-    """Embed the folder."""
-    folder, output, options = arguments()
-    layout = torch.channels_last if "--channels-last" in options else torch.contiguous_format
-    prepare = transforms.Compose(
+def preparation() -> transforms.Compose:
+    """What happens to a photo before the network."""
+    return transforms.Compose(
         [
             transforms.Resize(256, transforms.InterpolationMode.BICUBIC),
             transforms.CenterCrop(224),
@@ -36,7 +34,13 @@ def main() -> None:
             transforms.Normalize([127 / 255] * 3, [128 / 255] * 3),
         ]
     )
-    data = ImageFolder(str(folder), prepare)
+
+
+def main() -> None:
+    """Embed the folder."""
+    folder, output, options = arguments()
+    layout = torch.channels_last if "--channels-last" in options else torch.contiguous_format
+    data = ImageFolder(str(folder), preparation())
     loader = torch.utils.data.DataLoader(
         data, batch_size=batch_size(len(data), 32), num_workers=cores()
     )

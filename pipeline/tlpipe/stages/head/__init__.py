@@ -1,5 +1,29 @@
-"""Head: trains the new last layer on cached embeddings."""
+"""Head: trains the new last layer on cached embeddings.
 
-from tlpipe.stages.head.training import Head, HeldOut, Trial, train
+Takes embeddings and labels, gives weights and a bias. A solver of its own: all settings and folds
+are solved together, which no library does (``docs/head.md`` has the figures). Imports ``errors``,
+``last_layer``, ``machine``, ``types``, NumPy and threadpoolctl.
+"""
 
-__all__ = ["Head", "HeldOut", "Trial", "train"]
+from tlpipe.stages.head.optimum import GAP
+from tlpipe.stages.head.rows import SCALINGS, InMemory, Scaling, Vectors
+from tlpipe.stages.head.search import Trial
+from tlpipe.stages.head.trained import Head, HeldOut, probabilities_of
+from tlpipe.stages.head.training import (
+    HeadOptions,
+    train,
+)
+
+__all__ = [
+    "GAP",
+    "SCALINGS",
+    "Head",
+    "HeadOptions",
+    "HeldOut",
+    "InMemory",
+    "Scaling",
+    "Trial",
+    "Vectors",
+    "probabilities_of",
+    "train",
+]

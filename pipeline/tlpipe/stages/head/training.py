@@ -1,259 +1,235 @@
-"""Head: trains the new last layer on cached embeddings.
-
-The only module that uses scikit-learn's estimators. Takes embeddings and labels, gives weights and
-a bias that work on raw embeddings: the standardisation, where it was chosen, is folded into them.
-Imports ``types``, NumPy, scikit-learn and threadpoolctl.
+"""Trains a head: chooses its settings, finds the optimum for them, calibrates it.
 
 The head is multinomial logistic regression with an L2 penalty (a linear probe). Its objective is
-scikit-learn's: ``0.5 * ||W||^2 + C * sum(cross-entropy)``, the bias not penalised. C and the
-scaling (raw or standardised: neither always wins) are those with the least log loss on held-out
-rows; of values of C that are as good as equal, the smallest. C is searched on a grid of half
-decades, from a middle value downhill in log loss until the least is bracketed, so that no best
-value lies on an edge unseen.
+scikit-learn's: ``0.5 * ||W||^2 + C * sum(cross-entropy)``, the bias not penalised.
 """
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from threadpoolctl import ThreadpoolController
+
+from tlpipe.last_layer import ClassWeight
+from tlpipe.stages.head.calibration import find_temperature
+from tlpipe.stages.head.choose import Choice, choose, usual_choice
+from tlpipe.stages.head.optimum import find_optimum, heads_of_fewer, scaled_in_place
+from tlpipe.stages.head.pool import Pool, open_pool
+from tlpipe.stages.head.rows import (
+    SCALINGS,
+    InMemory,
+    Picked,
+    Scaled,
+    Scaling,
+    Vectors,
+)
+from tlpipe.stages.head.search import Task, Trial
+from tlpipe.stages.head.trained import Head, HeldOut
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tlpipe.types import Float32Array
 
-Scaling = Literal["raw", "standardised"]
+    Rows = NDArray[np.intp]
 
-STEP = 0.5  # of log10 C
-NEGLIGIBLE = 1e-3  # nats of log loss: a smaller gain does not justify a greater C
-_START: dict[Scaling, float] = {"raw": -1.0, "standardised": -2.0}  # of log10 C
-_LIMITS = (-6.0, 5.0)
-_MAX_ITERATIONS = 2000
+_LEAST_HELD = 30  # held-out rows with which settings can be chosen
+_PRIOR_SCALING: Scaling = "unit"
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One setting that was tried, and its log loss on held-out rows."""
-
-    scaling: Scaling
-    c: float
-    log_loss: float
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """What the chosen setting says of rows that did not train it, in cross-validation.
+class HeadOptions:
+    """How a head is trained.
 
     Attributes
     ----------
-    rows : array (M,) of int
-        Row numbers; each row that was held out once.
-    logits : float64 array (M, K)
+    scalings : tuple of {"raw", "standardised", "unit"}
+        Those to choose from.
+    c : tuple of float
+        Values of C to choose from; none means as many as it takes.
+    class_weight : {"none", "balanced"} or tuple of K floats
+        How much a row of each class counts. "balanced": so much that each class counts the same,
+        however many rows it has.
+    calibrate : bool
+        Whether to set the temperature.
+    fewer : bool
+        Whether to train heads of fewer rows, too, for a learning curve.
+    consume : bool
+        Whether an array of embeddings may be overwritten, which saves a copy.
+    seed : int
+        Which rows the heads of fewer have.
+    threads : int, optional
+        By default one for each usable core.
     """
 
-    rows: NDArray[np.intp]
-    logits: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Head:
-    """A trained last layer: ``softmax(vectors @ weights + bias)``.
-
-    Attributes
-    ----------
-    weights : float64 array (D, K)
-    bias : float64 array (K,)
-    scaling, c
-        The settings that were chosen.
-    trials : list of Trial
-        All that were tried.
-    converged : bool
-        Whether the solver reached its tolerance.
-    probabilities : callable
-        scikit-learn's own probabilities (N, K) for raw embeddings (N, D): what an exported head is
-        compared with.
-    held_out : HeldOut
-        Of the chosen setting: for whatever must be set on rows that did not train.
-    """
-
-    weights: NDArray[np.float64]
-    bias: NDArray[np.float64]
-    scaling: Scaling
-    c: float
-    trials: list[Trial]
-    converged: bool
-    probabilities: Callable[[Float32Array], NDArray[np.float64]]
-    held_out: HeldOut
+    scalings: tuple[Scaling, ...] = SCALINGS
+    c: tuple[float, ...] = ()
+    class_weight: ClassWeight | tuple[float, ...] = "none"
+    calibrate: bool = True
+    fewer: bool = False
+    consume: bool = False
+    seed: int = 0
+    threads: int | None = None
 
 
 def train(
-    vectors: Float32Array,
-    labels: NDArray[np.int32],
-    fit: NDArray[np.intp],
-    folds: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]],
+    vectors: Vectors | Float32Array,
+    labels: Any,
+    fit: Rows,
+    folds: Sequence[tuple[Rows, Rows]],
+    options: HeadOptions | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Head:
     """Choose scaling and C on held-out rows, then train on all rows given for it.
 
     Parameters
     ----------
-    vectors : float32 array (N, D)
-    labels : int32 array (N,)
-        0 to K - 1 in the rows used.
+    vectors : float32 array (N, D), or Vectors
+    labels : int32 array (N,), or bool array (N, K)
+        0 to K - 1 in the rows used; or which of K labels each row has.
     fit : array of int
         Rows that train the final head; every class is among them.
     folds : sequence of pairs of arrays of int
-        Rows to train on and rows to score on, while choosing; every class is among the former.
+        Rows to train on and rows to score on, while choosing: all are among `fit`. With no folds,
+        or too few rows to score on, the settings are those that suit most embeddings.
+    options : HeadOptions, optional
     progress : callable, optional
         Called with the number of settings tried so far.
+
+    Raises
+    ------
+    ConvergenceError
+        The optimum could not be found.
     """
-    with _one_pool():
-        trials: list[Trial] = []
-        candidates: list[Trial] = []
-        held_out: dict[Scaling, HeldOut] = {}
-        for scaling in _START:
-            search = _Search(vectors, labels, folds, scaling)
-            for trial in search.run():
-                trials.append(trial)
-                if progress is not None:
-                    progress(len(trials))
-            exponent = search.best()
-            candidates.append(Trial(scaling, 10.0**exponent, search.losses[exponent]))
-            held_out[scaling] = search.held_out(exponent)
-        best = min(candidates, key=lambda trial: trial.log_loss)
-        return _final(vectors[fit], labels[fit], best, trials, held_out[best.scaling])
+    options = options or HeadOptions()
+    source = InMemory(vectors) if isinstance(vectors, np.ndarray) else vectors
+    fit = np.sort(fit)
+    if not all(np.isin(np.concatenate(pair), fit).all() for pair in folds):
+        raise ValueError("A row of a fold is none of those that train.")
+    whole = fit.size == source.shape[0]
+    task = _task(source if whole else Picked(source, fit), labels[fit], options)
+    local = [
+        (np.sort(np.searchsorted(fit, rows)), np.sort(np.searchsorted(fit, held)))
+        for rows, held in folds
+    ]
+    count = 0
 
+    def told(_: Trial) -> None:
+        nonlocal count
+        count += 1
+        if progress is not None:
+            progress(count)
 
-@dataclass
-class _Search:
-    """Walks along C for one scaling until the least log loss is bracketed."""
+    with open_pool(options.threads) as pool:
+        choice = _choose(task, local, options, pool, told)
+        held_out, temperature = _held_out(choice, task, options) if local else (None, 1.0)
+        ready: Vectors = choice.search.task.vectors
+        if options.consume and isinstance(ready, Scaled) and isinstance(task.vectors, InMemory):
+            ready = scaled_in_place(ready, task.vectors.array, pool)
+        theta, gap = find_optimum(choice, ready, pool)
+        fewer: list[tuple[int, Any]] = []
+        if options.fewer:
+            fewer = heads_of_fewer(choice, ready, _nested(labels[fit], options.seed), pool)
 
-    vectors: Float32Array
-    labels: NDArray[np.int32]
-    folds: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]
-    scaling: Scaling
-    losses: dict[float, float] = field(default_factory=dict)  # log10 C: log loss
-    _logits: dict[float, list[Any]] = field(default_factory=dict)
+    def exported(theta: NDArray[np.float64]) -> tuple[Any, Any]:
+        weights, bias = choice.scaled.unscaled(theta[:, :-1], theta[:, -1])
+        if labels.ndim == 1 and task.classes == 1:
+            weights, bias = _both(weights[0]).T, _both(bias)[0]
+        return weights.T / temperature, bias / temperature
 
-    def __post_init__(self) -> None:
-        self._scaled = []
-        for rows, held in self.folds:
-            mean, scale = _scale(self.vectors[rows], self.scaling)
-            self._scaled.append(
-                ((self.vectors[rows] - mean) / scale, (self.vectors[held] - mean) / scale)
-            )
-
-    def best(self) -> float:
-        """The least exponent whose log loss is as good as the least.
-
-        On images that a line separates, the log loss falls for ever as C grows, by next to
-        nothing, while the probabilities become absurdly sure.
-        """
-        least = min(self.losses.values())
-        return min(e for e, loss in self.losses.items() if loss <= least + NEGLIGIBLE)
-
-    def held_out(self, exponent: float) -> HeldOut:
-        rows = np.concatenate([held for _, held in self.folds])
-        return HeldOut(rows, np.concatenate(self._logits[exponent]))
-
-    def run(self) -> Iterator[Trial]:
-        exponent = _START[self.scaling]
-        yield self._try(exponent)
-        while True:
-            best = self.best()
-            beside = (best - STEP, best + STEP)
-            todo = [e for e in beside if e not in self.losses and _LIMITS[0] <= e <= _LIMITS[1]]
-            if not todo:
-                return
-            yield self._try(todo[0])
-
-    def _try(self, exponent: float) -> Trial:
-        total, count = 0.0, 0
-        for (rows, held), (train_x, held_x) in zip(self.folds, self._scaled, strict=True):
-            model = _solver(10.0**exponent)
-            _quietly(model, train_x, self.labels[rows])
-            probabilities = model.predict_proba(held_x)
-            logits = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
-            self._logits.setdefault(exponent, []).append(logits)
-            chosen = probabilities[np.arange(held.size), self.labels[held]]
-            total -= float(np.log(np.maximum(chosen, np.finfo(np.float64).tiny)).sum())
-            count += held.size
-        self.losses[exponent] = total / count
-        return Trial(self.scaling, 10.0**exponent, total / count)
-
-
-def _scale(vectors: Any, scaling: Scaling) -> tuple[Any, Any]:
-    """Mean and deviation of each dimension, (D,) each; 0 and 1 for raw.
-
-    A dimension that hardly varies is left at its scale: dividing by almost nothing would make one
-    odd image count for everything.
-    """
-    dim = vectors.shape[1]
-    if scaling == "raw":
-        return np.zeros(dim, vectors.dtype), np.ones(dim, vectors.dtype)
-    mean = vectors.mean(axis=0, dtype=np.float64)
-    std = vectors.std(axis=0, dtype=np.float64)
-    std[std < 1e-6 * max(float(std.max()), 1e-30)] = 1.0
-    return mean.astype(vectors.dtype), std.astype(vectors.dtype)
-
-
-def _solver(c: float) -> LogisticRegression:
-    return LogisticRegression(C=c, solver="lbfgs", max_iter=_MAX_ITERATIONS)
-
-
-def _quietly(model: LogisticRegression, x: Any, y: Any) -> bool:
-    """Fit, and return whether the solver converged."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
-        model.fit(x, y)
-    return not any(issubclass(w.category, ConvergenceWarning) for w in caught)
-
-
-def _final(
-    vectors: Float32Array, labels: Any, best: Trial, trials: list[Trial], held_out: HeldOut
-) -> Head:
-    """Train in float64, and fold the scaling into weights and bias."""
-    exact = vectors.astype(np.float64)
-    mean, scale = _scale(exact, best.scaling)
-    exact -= mean
-    exact /= scale
-    model = _solver(best.c)
-    converged = _quietly(model, exact, labels)
-    coefficients, intercept = model.coef_, model.intercept_
-    if coefficients.shape[0] == 1:
-        # Two classes: scikit-learn keeps w and b of sigmoid(w x + b); half of each on either side
-        # of zero gives the same probabilities from a softmax over two outputs.
-        coefficients = np.vstack([-coefficients, coefficients]) / 2
-        intercept = np.concatenate([-intercept, intercept]) / 2
-    weights = coefficients.T / scale[:, np.newaxis]
-    return Head(
+    c = 10.0**choice.exponent
+    weights, bias = exported(theta)
+    head = Head(
         weights=weights,
-        bias=intercept - mean @ weights,
-        scaling=best.scaling,
-        c=best.c,
-        trials=trials,
-        converged=converged,
-        probabilities=lambda raw: model.predict_proba((raw.astype(np.float64) - mean) / scale),
-        held_out=held_out,
+        bias=bias,
+        normalise=choice.scaled.scaling == "unit",
+        multilabel=labels.ndim == 2,
+        scaling=choice.scaled.scaling,
+        c=min(options.c or [c], key=lambda given: abs(np.log10(given / c))),
+        temperature=temperature,
+        trials=choice.trials,
+        gap=gap,
+        held_out=_renumbered(held_out, fit, multilabel=labels.ndim == 2),
+    )
+    of_fewer = [(count, *exported(other)) for count, other in fewer]
+    return replace(
+        head, fewer=[(n, replace(head, weights=w, bias=b, held_out=None)) for n, w, b in of_fewer]
     )
 
 
-@contextlib.contextmanager
-def _one_pool() -> Iterator[None]:
-    """Give the BLAS threads to NumPy alone.
+def _nested(labels: Any, seed: int) -> Rows:
+    """Rows in an order whose beginnings have the classes in the same shares as the whole."""
+    rng = np.random.default_rng(seed)
+    if labels.ndim == 2:
+        return rng.permutation(len(labels))
+    place = rng.random(labels.size)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        place[rows] = (rng.permutation(rows.size) + place[rows]) / rows.size
+    return np.argsort(place, kind="stable")
 
-    The wheels of NumPy and SciPy each bring an OpenBLAS with a pool of threads of its own; during
-    a fit both are busy and spin against each other (measured: 3.3 s instead of 0.5 s).
+
+def _renumbered(held_out: HeldOut | None, fit: Rows, *, multilabel: bool) -> HeldOut | None:
+    if held_out is None:
+        return None
+    logits = held_out.logits
+    if logits.shape[1] == 1 and not multilabel:
+        logits = _both(logits[:, 0])
+    return HeldOut(fit[held_out.rows], logits)
+
+
+def _both(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logits of two classes from that of the second against the first.
+
+    Half of it on either side of zero gives the same probabilities by a softmax over two.
     """
-    controller = ThreadpoolController()
-    paths = [lib["filepath"] for lib in controller.info() if "scipy.libs" in lib["filepath"]]
-    with controller.select(filepath=paths).limit(limits=1):
-        yield
+    return np.stack([-scores, scores], axis=-1) / 2
+
+
+def _task(vectors: Vectors, labels: Any, options: HeadOptions) -> Task:
+    """Two classes are one question with a sigmoid, as in scikit-learn, and half of the work."""
+    classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
+    counts = np.ones(len(labels))
+    if labels.ndim == 1 and options.class_weight != "none":
+        counts = _class_weights(labels, classes, options)[labels]
+    if labels.ndim == 1 and classes == 2:
+        labels, classes = (labels == 1)[:, np.newaxis], 1
+    return Task(vectors, labels, classes, counts.astype(np.float32))
+
+
+def _class_weights(
+    labels: NDArray[np.int32], classes: int, options: HeadOptions
+) -> NDArray[np.float64]:
+    """How much a row of each class counts, (K,)."""
+    if options.class_weight == "balanced":
+        sizes = np.bincount(labels, minlength=classes)
+        balanced: NDArray[np.float64] = len(labels) / ((sizes > 0).sum() * np.maximum(sizes, 1.0))
+        return balanced
+    return np.asarray(options.class_weight, np.float64)
+
+
+def _choose(
+    task: Task,
+    folds: Sequence[tuple[Rows, Rows]],
+    options: HeadOptions,
+    pool: Pool,
+    told: Callable[[Trial], None],
+) -> Choice:
+    exponents = [float(np.log10(c)) for c in options.c] or None
+    scalings = options.scalings
+    held = sum(rows.size for _, rows in folds)
+    settled = len(scalings) == 1 and len(options.c) == 1
+    if held >= _LEAST_HELD or (settled and folds):
+        return choose(task, folds, scalings, exponents, pool, told)
+    scaling = _PRIOR_SCALING if _PRIOR_SCALING in scalings else scalings[0]
+    return usual_choice(task, folds, scaling, exponents, pool)
+
+
+def _held_out(choice: Choice, task: Task, options: HeadOptions) -> tuple[HeldOut, float]:
+    rows, scores = choice.search.held_out(choice.exponent)
+    temperature = 1.0
+    if options.calibrate:
+        temperature = find_temperature(scores, task.labels[rows], task.counts[rows])
+    return HeldOut(rows, scores / temperature), temperature

@@ -71,6 +71,9 @@ class OpenVinoNetwork(Outputs):
             content = model if isinstance(model, bytes) else str(model)
             self._compiled = core.compile_model(core.read_model(content), _DEVICE, options)
             self._output_names = [_name_of(port) for port in self._compiled.outputs]
+            # OpenVINO makes a table of types at the first call of this, while it holds a lock and
+            # asks for Python's: two threads that call it first at once would wait for ever.
+            self._compiled.inputs[0].get_element_type().to_dtype()
         except Exception as exc:  # OpenVINO raises RuntimeError and others
             raise BackboneError(
                 f"{self._name} cannot be opened by OpenVINO: {_short(exc)}",

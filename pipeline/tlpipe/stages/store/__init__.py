@@ -3,8 +3,8 @@
 The only package that imports h5py. ``docs/feature-file.md`` specifies the format. Imports ``card``,
 ``errors``, ``types`` and ``files``.
 
-* ``layout``, ``rows``, ``write``, ``read``, ``features``: the file; ``guard`` survives a full disk,
-  ``structure`` tells a feature file from anything else;
+* ``layout``, ``rows``, ``write``, ``read``, ``stored``, ``features``: the file; ``guard`` survives
+  a full disk, ``structure`` tells a feature file from anything else;
 * ``content``, ``remains``, ``check``, ``mend``: how HDF5 reads it, what can be read of a damaged
   one, all that is wrong with it, and a new file of what is good;
 * ``known``, ``cursor``, ``contents``, ``index``: which items and contents have a vector already;
@@ -41,6 +41,7 @@ from tlpipe.stages.store.parts import Parts as Parts
 from tlpipe.stages.store.read import FeatureFile as FeatureFile
 from tlpipe.stages.store.rows import Rows as Rows
 from tlpipe.stages.store.rows import rows_of as rows_of
+from tlpipe.stages.store.stored import StoredVectors as StoredVectors
 from tlpipe.stages.store.write import FeatureSummary as FeatureSummary
 from tlpipe.stages.store.write import FeatureWriter as FeatureWriter
 from tlpipe.stages.store.write import feature_writer as feature_writer

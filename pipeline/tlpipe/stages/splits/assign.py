@@ -2,11 +2,9 @@
 
 Takes labels, contents and groups as arrays; gives splits. Imports ``types`` and NumPy.
 
-What must stay together is a unit: the rows of a group; rows of no group with the same content; and
-groups that share a content are one unit too, so that no content stands on two sides. Units are
-taken in the order of a hash of the seed and their name, so the order of rows does not matter. Each
-goes to the split that lacks most of its classes. Rows that have a split keep it, and draw new rows
-of their unit after them.
+What must stay together is a unit (``units``). Units are taken in the order of a hash of the seed
+and their name, so the order of rows does not matter. Each goes to the split that lacks most of its
+classes. Rows that have a split keep it, and draw new rows of their unit after them.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tlpipe.stages.splits.units import units_of
 from tlpipe.types import Split
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def assign_splits(
     -------
     int8 array (N,)
     """
-    names, units = _units(groups, contents)
+    names, units = units_of(groups, contents)
     found = splits.copy()
     group_ids = np.unique(groups, return_inverse=True)[1].reshape(-1)
     for ids, among in ((group_ids, groups >= 0), (contents, None), (units, None)):
@@ -80,33 +79,6 @@ def assign_splits(
     given[order] = chosen
     found[free] = given[units[free]]
     return found
-
-
-def _units(groups: Ints, contents: Ints) -> tuple[Ints, Ints]:
-    """For each row what names it (its group, else its content), and its unit; both from 0 on."""
-    _, numbers = np.unique(groups, return_inverse=True)
-    names: Ints = np.where(groups >= 0, numbers, int(numbers.max()) + 1 + contents)
-    order = np.lexsort((names, contents))
-    same = contents[order][1:] == contents[order][:-1]
-    a, b = names[order][:-1][same], names[order][1:][same]
-    root: dict[int, int] = {}
-
-    def top(name: int) -> int:
-        while (above := root.get(name, name)) != name:
-            root[name] = root.get(above, above)  # half of the way is saved for the next
-            name = above
-        return name
-
-    for one, other in zip(a[a != b].tolist(), b[a != b].tolist(), strict=True):
-        first, second = sorted((top(one), top(other)))
-        root[second] = first
-    joined = names.copy()
-    if root:
-        table = np.arange(int(names.max()) + 1)
-        for name in root:
-            table[name] = top(name)
-        joined = table[names]
-    return names, np.unique(joined, return_inverse=True)[1].reshape(-1)
 
 
 def _followed(

@@ -1,0 +1,34 @@
+"""A trained head with all that a classifier file says of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tlpipe.workflows.knowing import Knowing
+
+if TYPE_CHECKING:
+    from tlpipe.last_layer import LastLayer
+    from tlpipe.stages.head import Head
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What stands behind the backbone, and what is said of it.
+
+    Attributes
+    ----------
+    classes : list of K str
+    head : Head
+    layer : LastLayer
+        The head as it is exported.
+    knowing : Knowing
+    training, metrics : dict
+    """
+
+    classes: list[str]
+    head: Head
+    layer: LastLayer
+    knowing: Knowing
+    training: dict[str, Any]
+    metrics: dict[str, Any]
