@@ -20,10 +20,10 @@ from tlpipe.card import Card
 from tlpipe.cli.main import cli
 from tlpipe.errors import FeatureFileError, OptionError, OutputError
 from tlpipe.stages import neighbours
-from tlpipe.stages.folds import ALWAYS_TRAINS, FOLDS, MIN_UNITS, grouped_folds
 from tlpipe.stages.label_errors import class_thresholds, confident_joint, find_label_errors
 from tlpipe.stages.neighbours import joined, near_pairs
 from tlpipe.stages.outliers import distances_from_classes
+from tlpipe.stages.splits import FOLDS, stratified_folds
 from tlpipe.stages.store import Rows, feature_writer
 from tlpipe.stages.store.rows import stats_of
 from tlpipe.types import Split
@@ -136,39 +136,55 @@ def test_a_class_without_rows_is_never_confident() -> None:
 # Folds
 
 
+def folds_of(labels: Any, groups: Any, seed: int = 0, least: int = 3) -> Any:
+    """For each row the fold that holds it out; -1 where none does."""
+    labels, groups = np.array(labels, np.int32), np.array(groups, np.int64)
+    digests = b"".join(hashlib.sha256(str(row).encode()).digest() for row in range(len(labels)))
+    contents = np.frombuffer(digests, np.uint8).reshape(-1, 32)
+    found = np.full(len(labels), -1)
+    for fold, (train, held) in enumerate(
+        stratified_folds(labels, groups, contents, seed, least=least)
+    ):
+        assert (found[held] == -1).all()
+        assert sorted([*train, *held]) == np.flatnonzero(labels >= 0).tolist()
+        found[held] = fold
+    return found
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 25)), min_size=1, max_size=80),
     st.integers(0, 3),
+    st.integers(2, 4),
 )
 @settings(deadline=None)
 def test_units_stay_together_and_every_class_always_trains(
-    rows: list[tuple[int, int]], seed: int
+    rows: list[tuple[int, int]], seed: int, least: int
 ) -> None:
-    labels = np.unique([row[0] for row in rows], return_inverse=True)[1].reshape(-1)
-    units = np.unique([row[1] for row in rows], return_inverse=True)[1].reshape(-1)
-    folds = grouped_folds(labels, units, seed)
-    for unit in np.unique(units):
-        assert len(set(folds[units == unit].tolist())) == 1
-    for fold in set(folds.tolist()) - {ALWAYS_TRAINS}:
+    labels, groups = np.array(rows).T
+    folds = folds_of(labels, groups, seed, least)
+    for group in np.unique(groups):
+        assert len(set(folds[groups == group].tolist())) == 1
+    for fold in set(folds.tolist()) - {-1}:
         assert set(labels[folds != fold].tolist()) == set(labels.tolist())
     for label in np.unique(labels):
-        if len(set(units[labels == label].tolist())) < MIN_UNITS:
-            assert (folds[labels == label] == ALWAYS_TRAINS).all()
+        if len(set(groups[labels == label].tolist())) < least:
+            assert (folds[labels == label] == -1).all()
 
 
 def test_each_class_is_spread_evenly() -> None:
-    labels = np.repeat([0, 1, 2], [100, 13, 5])
-    folds = grouped_folds(labels, np.arange(118), 0)
+    labels, alone = np.repeat([0, 1, 2, -1], [100, 13, 5, 4]), np.full(122, -1)
+    folds = folds_of(labels, alone)
     for label in range(3):
         counts = np.bincount(folds[labels == label], minlength=FOLDS)
         assert counts.max() - counts.min() <= 1
-    assert not np.array_equal(folds, grouped_folds(labels, np.arange(118), 1))
-    assert np.array_equal(folds, grouped_folds(labels, np.arange(118), 0))
+    assert (folds[labels == -1] == -1).all()
+    assert not np.array_equal(folds, folds_of(labels, alone, seed=1))
+    assert np.array_equal(folds, folds_of(labels, alone))
 
 
 def test_groups_are_spread_too() -> None:
-    labels, units = np.repeat([0, 1], 60), np.arange(120) // 4
-    folds = grouped_folds(labels, units, 0)
+    labels, groups = np.repeat([0, 1], 60), np.arange(120) // 4
+    folds = folds_of(labels, groups)
     for label in range(2):
         assert np.bincount(folds[labels == label], minlength=FOLDS).tolist() == [12] * FOLDS
 
@@ -419,7 +435,7 @@ def test_a_group_does_not_vouch_for_its_own_label(tmp_path: Path, tiny_card: Car
     [
         ([None] * 3, "there are no labels"),
         (["a"] * 3, "there is one class only"),
-        (["a", "a", "b"], "3 images, of 2 classes, were not checked"),
+        (["a", "a", "b"], "The labels of 3 images were not checked"),
     ],
 )
 def test_little_data_has_clear_words(
@@ -445,7 +461,7 @@ def test_a_scarce_class_trains_but_is_not_judged(tmp_path: Path, tiny_card: Card
     assert result.labels is not None
     assert result.labels.checked == 60
     (notice,) = result.notices
-    assert "2 images, of 1 classes, were not checked" in notice
+    assert "The labels of 2 images were not checked" in notice
 
 
 def test_embeddings_that_are_all_alike_are_said_to_be(tmp_path: Path, tiny_card: Card) -> None:

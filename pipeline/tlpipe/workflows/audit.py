@@ -11,12 +11,12 @@ import numpy as np
 
 from tlpipe.errors import OptionError
 from tlpipe.files import check_output
-from tlpipe.stages.folds import ALWAYS_TRAINS, MIN_UNITS, grouped_folds
-from tlpipe.stages.head import train
+from tlpipe.stages.head import probabilities_of, train
 from tlpipe.stages.label_errors import LabelErrors, find_label_errors
-from tlpipe.stages.neighbours import Pairs, joined, near_pairs
+from tlpipe.stages.neighbours import Pairs, near_pairs
 from tlpipe.stages.outliers import Distances, distances_from_classes
 from tlpipe.stages.report import write_report
+from tlpipe.stages.splits import stratified_folds
 from tlpipe.stages.store import Features, read_features
 from tlpipe.types import DEFAULT_SEED, Progress, ProgressCallback, Split
 from tlpipe.workflows.audit_result import (
@@ -33,6 +33,7 @@ from tlpipe.workflows.audit_result import (
     Pair,
 )
 from tlpipe.workflows.leaks import content_numbers, shared_rows
+from tlpipe.workflows.multilabel import looks_joined
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
 
 NEAR = 0.95
 """Cosine from which on two images count as nearly the same; ``docs/audit.md`` says why."""
+
+MIN_FOLDS = 3
+"""Fewest folds that must hold rows of a class, for its rows to be judged: two of them always
+train. What is said of a class that one image trains rests on next to nothing."""
 
 MOST_PAIRS = 10_000
 EXAMPLES = 10
@@ -146,16 +151,6 @@ class _Rows:
         both = zip(found.rows.tolist(), found.cosines.tolist(), strict=True)
         return [Pair(self.image(a), self.image(b), cosine) for (a, b), cosine in both]
 
-    def units(self) -> Ints:
-        """Rows that must stay together: of one content, or of one group; numbers from 0 on."""
-        roots = np.arange(len(self.contents))
-        for names in (self.contents, self.data.groups):
-            order = np.argsort(names, kind="stable")
-            order = order[names[order] >= 0]
-            together = names[order][1:] == names[order][:-1]
-            roots = joined(roots, np.column_stack([order[:-1], order[1:]])[together])
-        return np.unique(roots, return_inverse=True)[1].reshape(-1)
-
 
 def clusters_of(numbers: Ints) -> list[Ints]:
     """Rows of equal numbers, where there are several; the largest clusters first."""
@@ -201,40 +196,38 @@ def _check_labels(
     labelled = np.flatnonzero(rows.data.labels >= 0)
     given = rows.data.labels[labelled].astype(np.int64)
     present, labels = np.unique(given, return_inverse=True)
+    if joined := looks_joined(rows.data.classes):
+        notices.append(f"Each label is taken as one class. {joined}")
     if present.size < 2:
         what = "is one class only" if present.size else "are no labels"
         notices.append(f"Labels were not checked: there {what}.")
         return none, None
     labels = labels.reshape(-1)
-    units = np.unique(rows.units()[labelled], return_inverse=True)[1].reshape(-1)
-    folds = grouped_folds(labels, units, seed)
-    held = folds != ALWAYS_TRAINS
-    if not held.all():
-        kept = len(np.unique(labels[~held]))
-        notices.append(
-            f"The labels of {int((~held).sum()):,} images, of {kept:,} classes, were not checked:"
-            f" their class has fewer than {MIN_UNITS} images (or groups) that are not the same."
-        )
-    if not held.any():
-        return none, None
     numbers = np.full(len(rows.data.keys), -1, np.int32)
-    numbers[labelled] = labels
+    numbers[labelled] = labels.reshape(-1)
+    folds = stratified_folds(
+        numbers, rows.data.groups, rows.data.content_sha256, seed, least=MIN_FOLDS
+    )
+    left_out = np.setdiff1d(labelled, np.concatenate([none, *(held for _, held in folds)]))
+    if left_out.size:
+        kept = np.unique(numbers[left_out]).size
+        notices.append(
+            f"The labels of {left_out.size:,} images were not checked: {kept:,} classes have fewer"
+            f" than {MIN_FOLDS} images (or groups) that are not the same."
+        )
+    if not folds:
+        return none, None
 
     def tried(count: int) -> None:
         if progress is not None:
             progress(Progress("train-head", count, None, 0))
 
-    parts = [(labelled[folds != fold], labelled[folds == fold]) for fold in np.unique(folds[held])]
-    head = train(rows.data.vectors, numbers, labelled, parts, tried)
+    head = train(rows.data.vectors, numbers, labelled, folds, progress=tried)
+    assert head.held_out is not None  # there are folds
     judged = head.held_out.rows
-    found = find_label_errors(_softmax(head.held_out.logits), numbers[judged].astype(np.int64))
+    probabilities = probabilities_of(head.held_out.logits, multilabel=False)
+    found = find_label_errors(probabilities, numbers[judged].astype(np.int64))
     return judged, replace(found, suggested=present[found.suggested])
-
-
-def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return probabilities
 
 
 def _label_check(rows: _Rows, judged: Ints, found: LabelErrors) -> LabelCheck:
