@@ -348,7 +348,7 @@ def test_what_was_planted_is_found(planted: tuple[Path, list[int]]) -> None:
     result = tlpipe.audit(path, near=0.999)
     assert result.labels is not None
     found = {int(error.image.key[:5]) for error in result.labels.errors}
-    assert len(found & set(wrong)) >= 14
+    assert len(found & set(wrong)) >= 12  # of 15
     assert len(found - set(wrong)) <= 3  # row 245 has the vector of another class
     assert result.labels.checked == 298
     for error in result.labels.errors:
@@ -405,14 +405,14 @@ def test_the_tables_fit_eighty_columns(planted: tuple[Path, list[int]]) -> None:
     for word in ("Label errors", "Exact dup", "Near-dup", "Leaks", "Outliers", "Typical", "Hard"):
         assert word in done.stdout
     assert "2 contents in several images" in done.stdout
-    assert "00240.png (class0) [train]" in done.stdout
+    assert "00240.png [train]" in done.stdout
 
 
 def test_a_group_does_not_vouch_for_its_own_label(tmp_path: Path, tiny_card: Card) -> None:
     """Twelve pictures of one object, all labelled wrong, in a corner of their own."""
     vectors, labels = blobs(240, classes=2)
     rng = np.random.default_rng(5)
-    object_at = np.array([6, 0, 0, 0, 14, 0, 0, 0])
+    object_at = np.array([6, 0, 0, 0, 4, 0, 0, 0])
     vectors[:12] = object_at + 0.1 * rng.normal(size=(12, 8))
     names: list[str | None] = [f"class{label}" for label in labels]
     names[:12] = ["class1"] * 12
@@ -427,7 +427,7 @@ def test_a_group_does_not_vouch_for_its_own_label(tmp_path: Path, tiny_card: Car
         return sum(int(error.image.key[:5]) < 12 for error in check.errors)
 
     assert doubted(lone) == 0
-    assert doubted(grouped) >= 9
+    assert doubted(grouped) == 12
 
 
 @pytest.mark.parametrize(
@@ -435,7 +435,7 @@ def test_a_group_does_not_vouch_for_its_own_label(tmp_path: Path, tiny_card: Car
     [
         ([None] * 3, "there are no labels"),
         (["a"] * 3, "there is one class only"),
-        (["a", "a", "b"], "The labels of 3 images were not checked"),
+        (["a", "a", "b"], "not checked: 3, of classes with fewer than 3"),
     ],
 )
 def test_little_data_has_clear_words(
@@ -461,7 +461,7 @@ def test_a_scarce_class_trains_but_is_not_judged(tmp_path: Path, tiny_card: Card
     assert result.labels is not None
     assert result.labels.checked == 60
     (notice,) = result.notices
-    assert "The labels of 2 images were not checked" in notice
+    assert "not checked: 2, of classes with fewer than 3" in notice
 
 
 def test_embeddings_that_are_all_alike_are_said_to_be(tmp_path: Path, tiny_card: Card) -> None:

@@ -15,7 +15,9 @@ from tlpipe.types import DEFAULT_SEED
 
 _DEFAULT_MOST = 10
 _EXAMPLES = 3  # of each class; a table of ten of each is read by nobody
-_WIDEST = 30  # characters of a key, so that a pair fits into 80 columns
+_WIDEST = 32  # characters of an image in a pair, so that two of them fit into 80 columns
+_BESIDE_MUCH = 27  # of a key in a table of many columns
+_LABEL = 14  # of a label beside an image
 
 
 @click.command("audit")
@@ -90,14 +92,25 @@ def _section(title: str, header: Sequence[str] = (), rows: Sequence[Sequence[str
         show_table(header, rows)
 
 
-def _brief(key: str) -> str:
+def _brief(key: str, widest: int = _WIDEST) -> str:
     """A key's end, where it is long: folders say less than names."""
-    return key if len(key) <= _WIDEST else "..." + key[-(_WIDEST - 3) :]
+    return key if len(key) <= widest else "..." + key[-(widest - 3) :]
 
 
-def _named(image: Any) -> str:
-    """A key with its label."""
-    return f"{_brief(image.key)} ({image.label})" if image.label is not None else _brief(image.key)
+def _cut(label: str) -> str:
+    """A label's beginning, where it is long."""
+    return label if len(label) <= _LABEL else label[: _LABEL - 3] + "..."
+
+
+def _named(images: Sequence[Any]) -> list[str]:
+    """Keys of two images; with their labels and splits, where these differ."""
+    labels, splits = ({getattr(i, name) for i in images} for name in ("label", "split"))
+    found = []
+    for image in images:
+        said = f" ({_cut(image.label)})" if len(labels) > 1 and image.label is not None else ""
+        said += f" [{image.split}]" if len(splits) > 1 and image.split is not None else ""
+        found.append(_brief(image.key, max(_WIDEST - len(said), _WIDEST // 3)) + said)
+    return found
 
 
 def _show_label_errors(labels: Any, most: int) -> None:
@@ -107,9 +120,9 @@ def _show_label_errors(labels: Any, most: int) -> None:
     count = len(labels.errors)
     rows = [
         [
-            _brief(e.image.key),
-            e.image.label,
-            e.suggested,
+            _brief(e.image.key, _BESIDE_MUCH),
+            _cut(e.image.label),
+            _cut(e.suggested),
             f"{e.self_confidence:.3f}",
             f"{e.suggested_probability:.3f}",
         ]
@@ -128,8 +141,8 @@ def _show_duplicates(result: Any, most: int) -> None:
     other = f"; {odd:,} with different labels" if odd else ""
     _section(
         f"Exact duplicates: {counted(len(clusters), 'content')} in several images{other}",
-        ["copies", "images"],
-        [[str(len(c)), ", ".join(map(_named, c[:2]))] for c in clusters[:most]],
+        ["copies", "image", "image"],
+        [[str(len(c)), *_named(c[:2])] for c in clusters[:most]],
     )
     near = result.near
     joined = sum(map(len, near.clusters))
@@ -141,14 +154,8 @@ def _show_duplicates(result: Any, most: int) -> None:
 
 
 def _pairs(pairs: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
-    """A table of pairs; splits are named where there are any."""
-    rows = []
-    for pair in pairs:
-        sides = [
-            _named(image) + (f" [{image.split}]" if image.split else "")
-            for image in (pair.first, pair.second)
-        ]
-        rows.append([f"{pair.cosine:.4f}", *sides])
+    """A table of pairs."""
+    rows = [[f"{pair.cosine:.4f}", *_named([pair.first, pair.second])] for pair in pairs]
     return ["cosine", "image", "image"], rows
 
 
@@ -166,7 +173,7 @@ def _show_outliers(outliers: Any, most: int) -> None:
         " median distance",
         ["image", "label", "distance"],
         [
-            [_brief(o.image.key), o.image.label or "", f"{o.distance:.2f}"]
+            [_brief(o.image.key), _cut(o.image.label or ""), f"{o.distance:.2f}"]
             for o in outliers.ranked[:most]
         ],
     )
@@ -174,13 +181,21 @@ def _show_outliers(outliers: Any, most: int) -> None:
 
 def _show_classes(result: Any, most: int) -> None:
     rows = [
-        [c.name if not place else "", "typical", _brief(example.key), ""]
+        [_cut(c.name) if not place else "", _brief(example.key), f"{example.score:.2f}"]
         for c in result.classes[:most]
         for place, example in enumerate(c.typical[:_EXAMPLES])
     ]
-    _section("Typical images, nearest to the mean of their class", ["class", "", "image", ""], rows)
+    _section(
+        "Typical images, nearest to the mean of their class", ["class", "image", "distance"], rows
+    )
     hard = [
-        [c.name, what, _brief(example.key), example.guess or "", f"{example.score:.2f}"]
+        [
+            _cut(c.name),
+            what,
+            _brief(example.key, _BESIDE_MUCH),
+            _cut(example.guess or ""),
+            f"{example.score:.2f}",
+        ]
         for c in result.classes[:most]
         for what, examples in (("right, barely", c.least_sure), ("wrong, surely", c.most_wrong))
         for example in examples[:_EXAMPLES]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-FOREIGN = 2.0
+FOREIGN = 1.5
 
 _ROUNDING = 1e-6  # a probability that misses its threshold by this reaches it
 

@@ -53,6 +53,7 @@ LEAST_OUTLIERS = 20
 CHAINED = 0.5  # of all images: a larger cluster says that the threshold is too low
 
 FORMAT = "tlpipe-audit"
+FORMAT_VERSION = 1
 
 
 def audit(
@@ -123,7 +124,9 @@ def audit(
         notices=notices,
     )
     if target is not None:
-        write_report(target, {**result.to_dict(), "format": FORMAT})
+        write_report(
+            target, {**result.to_dict(), "format": FORMAT, "format_version": FORMAT_VERSION}
+        )
         result = replace(result, path=target)
     return result
 
@@ -210,10 +213,9 @@ def _check_labels(
     )
     left_out = np.setdiff1d(labelled, np.concatenate([none, *(held for _, held in folds)]))
     if left_out.size:
-        kept = np.unique(numbers[left_out]).size
         notices.append(
-            f"The labels of {left_out.size:,} images were not checked: {kept:,} classes have fewer"
-            f" than {MIN_FOLDS} images (or groups) that are not the same."
+            f"Labels that were not checked: {left_out.size:,}, of classes with fewer than"
+            f" {MIN_FOLDS} images (or groups) that are not the same."
         )
     if not folds:
         return none, None
