@@ -174,7 +174,7 @@ def _make(
     classes, plan = (
         (task.classes, task.plan) if task else (data.classes, plan_classes(data, options.seed))
     )
-    streamed = options.streams((plan.fit.size + plan.judge.size) * data.dim * 4)
+    streamed = options.streams(plan.fit.size * data.dim * 4)
     training, judging = parted(file, plan, task.labels if task else data.labels, streamed=streamed)
 
     def tried(count: int) -> None:
