@@ -408,6 +408,20 @@ def test_the_tables_fit_eighty_columns(planted: tuple[Path, list[int]]) -> None:
     assert "00240.png [train]" in done.stdout
 
 
+def test_long_names_fit_eighty_columns_too(tmp_path: Path, tiny_card: Card) -> None:
+    vectors, labels = blobs(60, classes=2)
+    labels[:2] = 1 - labels[:2]
+    vectors[50], vectors[51] = vectors[0], vectors[1]
+    names: list[str | None] = [f"{label}-of-a-class-with-a-long-name" for label in labels]
+    keys = [f"train/a folder/with a name/{'x' * 40}{i:03d}.jpeg" for i in range(60)]
+    splits = [2 if i >= 50 else 0 for i in range(60)]
+    path = write(tmp_path / "f.h5", tiny_card, vectors, names, keys=keys, splits=splits)
+    done = run("audit", path, "--near", 0.9999)
+    assert done.exit_code == 0, done.output
+    assert max(map(len, done.stdout.splitlines()[1:])) <= 80
+    assert "...xxx000.jpeg (1-of-...) [train]   ...xxxx050.jpeg (0-of-...) [test]" in done.stdout
+
+
 def test_a_group_does_not_vouch_for_its_own_label(tmp_path: Path, tiny_card: Card) -> None:
     """Twelve pictures of one object, all labelled wrong, in a corner of their own."""
     vectors, labels = blobs(240, classes=2)
@@ -451,6 +465,38 @@ def test_little_data_has_clear_words(
     assert found["labels"] is None
     assert "NaN" not in (tmp_path / "few.json").read_text()
     assert "Infinity" not in (tmp_path / "few.json").read_text()
+
+
+def test_one_row(tmp_path: Path, tiny_card: Card) -> None:
+    path = write(tmp_path / "f.h5", tiny_card, np.eye(1, 8, dtype=np.float32), ["a"])
+    done = run("audit", path, "-o", tmp_path / "f.json")
+    assert done.exit_code == 0, done.output
+    assert ": 1 image\n" in done.stdout
+    assert json.loads((tmp_path / "f.json").read_text())["near"]["count"] == 0
+
+
+def test_several_labels_of_an_image_are_said_to_be_taken_as_one(
+    tmp_path: Path, tiny_card: Card
+) -> None:
+    vectors, labels = blobs(60, classes=2)
+    names: list[str | None] = [("cat|outdoor", "cat")[label] for label in labels]
+    result = tlpipe.audit(write(tmp_path / "f.h5", tiny_card, vectors, names), near=0.9999)
+    (notice,) = result.notices
+    assert "Each is taken as one class" in notice
+
+
+def test_a_zero_vector_is_near_to_nothing_and_damage_is_named(
+    tmp_path: Path, tiny_card: Card
+) -> None:
+    vectors, labels = blobs(60)
+    names: list[str | None] = [f"class{label}" for label in labels]
+    vectors[3] = 0
+    result = tlpipe.audit(write(tmp_path / "f.h5", tiny_card, vectors, names))
+    assert not any("00003.png" in (p.first.key, p.second.key) for p in result.near.pairs)
+    vectors[5] = np.nan
+    done = run("audit", write(tmp_path / "g.h5", tiny_card, vectors, names))
+    assert done.exit_code == 1
+    assert "NaN" in done.stderr
 
 
 def test_a_scarce_class_trains_but_is_not_judged(tmp_path: Path, tiny_card: Card) -> None:

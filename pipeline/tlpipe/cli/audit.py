@@ -15,9 +15,10 @@ from tlpipe.types import DEFAULT_SEED
 
 _DEFAULT_MOST = 10
 _EXAMPLES = 3  # of each class; a table of ten of each is read by nobody
-_WIDEST = 32  # characters of an image in a pair, so that two of them fit into 80 columns
-_BESIDE_MUCH = 27  # of a key in a table of many columns
-_LABEL = 14  # of a label beside an image
+_WIDEST = 33  # characters of an image in a pair, so that two of them fit into 80 columns
+_BESIDE_MUCH = 23  # of a key in a table of many columns
+_LABEL = 12  # of a label beside an image
+_LABEL_BESIDE_SPLIT = 8
 
 
 @click.command("audit")
@@ -97,19 +98,22 @@ def _brief(key: str, widest: int = _WIDEST) -> str:
     return key if len(key) <= widest else "..." + key[-(widest - 3) :]
 
 
-def _cut(label: str) -> str:
+def _cut(label: str, widest: int = _LABEL) -> str:
     """A label's beginning, where it is long."""
-    return label if len(label) <= _LABEL else label[: _LABEL - 3] + "..."
+    return label if len(label) <= widest else label[: widest - 3] + "..."
 
 
 def _named(images: Sequence[Any]) -> list[str]:
     """Keys of two images; with their labels and splits, where these differ."""
     labels, splits = ({getattr(i, name) for i in images} for name in ("label", "split"))
+    widest = _LABEL if len(splits) == 1 else _LABEL_BESIDE_SPLIT
     found = []
     for image in images:
-        said = f" ({_cut(image.label)})" if len(labels) > 1 and image.label is not None else ""
+        said = (
+            f" ({_cut(image.label, widest)})" if len(labels) > 1 and image.label is not None else ""
+        )
         said += f" [{image.split}]" if len(splits) > 1 and image.split is not None else ""
-        found.append(_brief(image.key, max(_WIDEST - len(said), _WIDEST // 3)) + said)
+        found.append(_brief(image.key, _WIDEST - len(said)) + said)
     return found
 
 

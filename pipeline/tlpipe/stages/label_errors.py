@@ -16,8 +16,29 @@ Uncertainty in Dataset Labels", Journal of Artificial Intelligence Research 70 (
 One cut is added, for classes that resemble each other: there the estimate counts many rows that lie
 between two classes and are labelled right. A label is suspected only where its probability is less
 than ``FOREIGN`` times what its class gets, on average, from rows of *other* classes: where the row
-resembles the class hardly more than strangers do. ``tests/benchmarks/label_errors.py`` measures it;
-``docs/audit.md`` has the figures.
+resembles the class hardly more than strangers do. The measure comes from the data, so that it suits
+two classes as well as ten, and labels that are wrong more or less often.
+
+Rules were compared on the held-out probabilities of ten draws of 5 % flipped labels (found;
+precision), clothing and then cats and dogs:
+
+=========================================  ============  ============
+confident joint, off the diagonal          0.74; 0.56    0.83; 1.00
+another class is likelier than the label   0.99; 0.28    0.99; 0.82
+by rank, self-confidence                   0.96; 0.51    0.93; 0.95
+by rank, margin                            0.93; 0.49    0.93; 0.95
+off the diagonal, and by rank (margin)     0.74; 0.60    0.83; 1.00
+label's probability below 0.05             0.89; 0.77    0.52; 1.00
+other class 7.4 times as likely            0.92; 0.66    0.83; 1.00
+by rank, with the cut at 1                 0.83; 0.80    0.83; 1.00
+by rank, with the cut at 1.5               0.87; 0.71    0.90; 0.99
+by rank, with the cut at 2                 0.89; 0.64    0.92; 0.97
+=========================================  ============  ============
+
+A cut of 1.5 stays clear of what is wanted, four of five found and three of five right, on both
+sides. Training again without the suspects, and judging all rows anew, found 0.86; 0.75 and
+0.91; 1.00: hardly more, for more time. ``tests/benchmarks/label_errors.py`` measures other draws
+and another set; ``docs/audit.md`` has the figures.
 """
 
 from __future__ import annotations

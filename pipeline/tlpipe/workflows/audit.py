@@ -11,6 +11,7 @@ import numpy as np
 
 from tlpipe.errors import OptionError
 from tlpipe.files import check_output
+from tlpipe.label_cells import DEFAULT_SEPARATOR
 from tlpipe.stages.head import probabilities_of, train
 from tlpipe.stages.label_errors import LabelErrors, find_label_errors
 from tlpipe.stages.neighbours import Pairs, near_pairs
@@ -199,8 +200,11 @@ def _check_labels(
     labelled = np.flatnonzero(rows.data.labels >= 0)
     given = rows.data.labels[labelled].astype(np.int64)
     present, labels = np.unique(given, return_inverse=True)
-    if joined := looks_joined(rows.data.classes):
-        notices.append(f"Each label is taken as one class. {joined}")
+    if looks_joined(rows.data.classes):
+        notices.append(
+            f"Names of classes hold {DEFAULT_SEPARATOR!r}. Each is taken as one class: where they"
+            " are several labels of an image, what is said of wrong labels means little."
+        )
     if present.size < 2:
         what = "is one class only" if present.size else "are no labels"
         notices.append(f"Labels were not checked: there {what}.")
