@@ -21,7 +21,7 @@ BUDGET ?= 600
 RATE ?= 3e-4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check format torture fuzz bench bench-scan bench-store bench-import bench-head \
+.PHONY: help demo test lint types check format torture fuzz bench bench-scan bench-store bench-import bench-head bench-audit \
 	bench-claim clean
 
 help: ## list the targets
@@ -89,6 +89,10 @@ bench-claim: $(VENV)/.developer ## a head from the cache against PyTorch from im
 	@test -n "$(SOURCE)" || { echo "Name folders of images: make bench-claim SOURCE=folder" >&2; exit 2; }
 	$(BIN)/python tests/benchmarks/claim.py $(SOURCE) --budget-s $(BUDGET) --rate $(RATE) \
 		$(if $(IMAGES),--images $(IMAGES)) --folder "$(BENCH)"
+
+bench-audit: $(VENV)/.developer ## flip labels, and count which of them audit finds: FEATURES="a.h5 b.h5"
+	@test -n "$(FEATURES)" || { echo "Name feature files: make bench-audit FEATURES=a.h5" >&2; exit 2; }
+	$(BIN)/python tests/benchmarks/label_errors.py $(FEATURES)
 
 fuzz: $(VENV)/.developer ## damage files at random for 10 minutes, and see that tlpipe stands it: [MINUTES=60]
 	$(BIN)/python tests/fuzz.py --minutes $(MINUTES)

@@ -148,7 +148,7 @@ def test_help_loads_no_heavy_library() -> None:
     code = (
         "from tlpipe.cli.main import cli\n"
         "for line in ([], ['embed'], ['train-head'], ['models', 'export'], ['export'],\n"
-        "             ['import'], ['merge'], ['split'], ['doctor'], ['compare']):\n"
+        "             ['import'], ['merge'], ['split'], ['audit'], ['compare'], ['doctor']):\n"
         "    try: cli([*line, '--help'])\n"
         "    except SystemExit as exit: assert exit.code == 0"
     )

@@ -6,15 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
+from click.testing import CliRunner
 from scipy.optimize import minimize
 
 import tlpipe
 from conftest import Trained
-from tlpipe.errors import OptionError
+from test_multi_label import stored
+from tlpipe.card import Card
+from tlpipe.cli.main import cli
+from tlpipe.errors import ClassifierError, OptionError, OutputError
+from tlpipe.stages.classifier import read_metadata
 from tlpipe.stages.head import HeadOptions, InMemory, probabilities_of, train
 from tlpipe.stages.head.calibration import find_temperature
 from tlpipe.stages.head.rows import apply_scaling, scaled_rows
+from tlpipe.stages.session import properties_of
 from tlpipe.stages.store import FeatureFile, StoredVectors
 from tlpipe.workflows.train_options import LEAST_MEMORY_BYTES, TrainOptions
 
@@ -216,11 +223,11 @@ def test_stored_vectors_are_those_of_the_file(trained: Trained) -> None:
     with FeatureFile(trained.features) as file:
         whole = file.all_vectors()
         rows = np.flatnonzero(np.random.default_rng(0).random(file.count) < 0.4)
-        stored = StoredVectors(file, rows)
-        assert stored.shape == (rows.size, file.dim)
-        np.testing.assert_array_equal(stored.read(3, rows.size), whole[rows[3:]])
-        np.testing.assert_array_equal(stored.take(np.array([0, 5])), whole[rows[[0, 5]]])
-        assert stored.read(2, 2).shape == (0, file.dim)
+        some = StoredVectors(file, rows)
+        assert some.shape == (rows.size, file.dim)
+        np.testing.assert_array_equal(some.read(3, rows.size), whole[rows[3:]])
+        np.testing.assert_array_equal(some.take(np.array([0, 5])), whole[rows[[0, 5]]])
+        assert some.read(2, 2).shape == (0, file.dim)
 
 
 @pytest.mark.parametrize(
@@ -245,3 +252,62 @@ def test_memory_decides_whether_embeddings_are_held() -> None:
     options = TrainOptions(memory_bytes=1 << 30)
     assert not options.streams(400 << 20)
     assert options.streams(800 << 20)
+
+
+def test_the_head_alone_gives_the_classifiers_probabilities(
+    trained: Trained, tmp_path: Path
+) -> None:
+    result = tlpipe.train_head(trained.features, tmp_path / "c.onnx")
+    assert result.head_path == tmp_path / "c.head.onnx"
+    whole, alone = (
+        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        for path in (result.path, result.head_path)
+    )
+    assert alone.get_modelmeta().custom_metadata_map["format"] == "tlpipe-head"
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    names = ["probabilities", "embeddings", "unknown_score", "prediction_set"]
+    said = dict(zip(names, whole.run(names, {"image": images}), strict=True))
+    embeddings = said.pop("embeddings")
+    for name, value in said.items():
+        (found,) = alone.run([name], {"embeddings": embeddings})
+        np.testing.assert_allclose(found, value, atol=1e-6)
+    with pytest.raises(ClassifierError, match="no classifier of tlpipe"):
+        tlpipe.classify(result.head_path, tmp_path, tmp_path / "p.csv")
+    with pytest.raises(OutputError, match=r"c\.(onnx|metrics\.json|head\.onnx)' exists already"):
+        tlpipe.train_head(trained.features, tmp_path / "c.onnx")
+
+
+def test_the_commands_options_reach_the_head(trained: Trained, tmp_path: Path) -> None:
+    output = tmp_path / "c.onnx"
+    line = ["train-head", str(trained.features), "-o", str(output)]
+    given = ["--class-weight", "balanced", "--coverage", "0.7", "--false-alarms", "0.2"]
+    result = CliRunner().invoke(cli, [*line, *given, "--memory", "1GB", "--seed", "3"])
+    assert result.exit_code == 0, result.output
+    about = read_metadata(properties_of(output), "it")
+    assert about.training["class_weight"] == "balanced"
+    assert about.training["seed"] == 3
+    assert about.unknown is not None
+    assert about.unknown.false_alarms == 0.2
+    assert about.sets is not None
+    assert about.sets.coverage == 0.7
+    wrong = CliRunner().invoke(cli, [*line, "--memory", "many"])
+    assert wrong.exit_code == 2
+    assert "'many' is no size such as 800MB or 4GB." in wrong.output
+    small = CliRunner().invoke(cli, [*line, "--overwrite", "--memory", "8MB"])
+    assert small.exit_code == 1
+    assert "--memory is 8 MB; training needs at least 400 MB" in small.output
+
+
+def test_lopsided_classes_and_few_images_are_told(tiny_card: Card, tmp_path: Path) -> None:
+    cells = ["a"] * 40 + ["b"] * 2
+    stored(tmp_path / "f.h5", tiny_card, cells)
+    result = tlpipe.train_head(tmp_path / "f.h5", tmp_path / "c.onnx")
+    assert any("The classes are lopsided: " in notice for notice in result.notices)
+    stored(tmp_path / "g.h5", tiny_card, ["a", "b"])
+    few = tlpipe.train_head(tmp_path / "g.h5", tmp_path / "d.onnx")
+    assert few.metrics is None
+    assert any("too few images to choose settings" in notice for notice in few.notices)
+    said = CliRunner().invoke(
+        cli, ["train-head", str(tmp_path / "g.h5"), "-o", str(tmp_path / "e.onnx")]
+    )
+    assert "how good it is, nobody knows" in said.output

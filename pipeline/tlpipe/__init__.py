@@ -2,9 +2,9 @@
 
 The verbs of the command line, as functions of the same names: ``embed``, ``train_head``, ``train``,
 ``classify``, ``evaluate``, ``verify``, ``inspect``, and for feature files ``verify_features``,
-``repair``, ``export_features``, ``import_features``, ``merge``, ``split`` and ``compare``.
-Importing this package loads none of the heavy libraries; a verb loads what it needs when it is
-first used.
+``repair``, ``export_features``, ``import_features``, ``merge``, ``split``, ``audit`` and
+``compare``. Importing this package loads none of the heavy libraries; a verb loads what it needs
+when it is first used.
 
 Examples
 --------
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from tlpipe.stages.source import open_source as source  # noqa: F401  (the public name)
     from tlpipe.types import Progress as Progress
     from tlpipe.version import __version__ as __version__
+    from tlpipe.workflows.audit import audit as audit
+    from tlpipe.workflows.audit_result import AuditResult as AuditResult
     from tlpipe.workflows.backbones import find_backbone as find_backbone
     from tlpipe.workflows.check import CheckResult as CheckResult
     from tlpipe.workflows.check import check_backbone as check_backbone
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
 
 # Where each public name lives; a test compares this with the imports above.
 _HOMES = {
+    "AuditResult": "workflows.audit_result",
     "BackboneOptions": "workflows.network",
     "CheckResult": "workflows.check",
     "add_backbone": "workflows.own_cards",
@@ -106,6 +109,7 @@ _HOMES = {
     "VerifyResult": "workflows.verify",
     "__version__": "version",
     "all_cards": "catalogue",
+    "audit": "workflows.audit",
     "check_splits": "workflows.split",
     "classify": "workflows.classify",
     "compare": "workflows.compare",

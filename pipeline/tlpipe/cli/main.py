@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from tlpipe.cli.audit import audit_command
 from tlpipe.cli.classify import classify_command, evaluate_command
 from tlpipe.cli.compare import compare_command
 from tlpipe.cli.demo import demo_command
@@ -33,6 +34,7 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Use a classifier": (classify_command, evaluate_command),
     "Feature files": (
         compare_command,
+        audit_command,
         export_command,
         import_command,
         merge_command,

@@ -22,6 +22,7 @@ _SETTLED_S = 1.0  # until a rate means something
 
 _VERBS = {
     "calibrate": "Calibrating",
+    "near-duplicates": "Looking for near-duplicates",
     "check": "Checking",
     "compare": "Training and judging",
     "download": "Downloading",

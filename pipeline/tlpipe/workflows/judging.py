@@ -78,5 +78,5 @@ def _curve(
         for count, other in head.fewer
     ]
     if points:
-        points.append(learning_point(probabilities, judging.labels, len(training.vectors)))
+        points.append(learning_point(probabilities, judging.labels, len(training.labels)))
     return points

@@ -175,7 +175,7 @@ def _make(
     classes, plan = (
         (task.classes, task.plan) if task else (data.classes, plan_classes(data, options.seed))
     )
-    streamed = options.streams((plan.fit.size + plan.judge.size) * data.dim * 4)
+    streamed = options.streams(plan.fit.size * data.dim * 4)
     training, judging = parted(file, plan, task.labels if task else data.labels, streamed=streamed)
 
     def tried(count: int) -> None:
@@ -184,6 +184,7 @@ def _make(
 
     unknown = novelty_of(training, options.false_alarms)  # before training overwrites the vectors
     head = _trained(training, options, tried)
+    training = training.spent()
     layer, facts = head.layer(), _facts(data, plan, head, options)
     if task is not None and isinstance(layer, LastLayer):
         layer = replace(layer, thresholds=task.thresholds(head.held_out, training))

@@ -6,8 +6,7 @@ given a ``Training``, from which no judging row can be reached.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from tlpipe.types import Float32Array
 
     Rows = NDArray[np.intp]
-
-_SPAN_ROWS = 2048  # that are read at once
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,11 @@ class Training:
     @property
     def rows(self) -> Rows:
         """All of them."""
-        return np.arange(len(self.vectors))
+        return np.arange(len(self.labels))
+
+    def spent(self) -> Training:
+        """The same without its embeddings, so that their memory is let go."""
+        return replace(self, vectors=np.empty((0, self.vectors.shape[1]), np.float32))
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,12 @@ class Judging:
 
     Attributes
     ----------
-    vectors : float32 array (N, D), or StoredVectors
+    vectors : StoredVectors
+        (N, D).
     labels : int32 array (N,), or bool array (N, K)
     """
 
-    vectors: Float32Array | StoredVectors
+    vectors: StoredVectors
     labels: Any
 
 
@@ -113,6 +115,8 @@ def parted(
 ) -> tuple[Training, Judging]:
     """Part the rows by their use.
 
+    Embeddings that judge are read when they are asked for: those that train are let go by then.
+
     Parameters
     ----------
     file : FeatureFile
@@ -121,7 +125,7 @@ def parted(
     labels : int32 array (N,), or bool array (N, K)
         Of all rows of the file.
     streamed : bool
-        Whether embeddings stay in the file.
+        Whether embeddings that train stay in the file, too.
 
     Raises
     ------
@@ -131,27 +135,14 @@ def parted(
     known[plan.fit] = True
     if known[plan.judge].any():
         raise RuntimeError("A row that judges also trains.")
-    parts = (plan.fit, plan.judge)
-    vectors: Sequence[Any] = (
-        [StoredVectors(file, rows) for rows in parts] if streamed else _loaded(file, *parts)
-    )
     folds = []
     for rows, held in plan.folds:
         if not (known[rows].all() and known[held].all()):
             raise RuntimeError("A row of a fold is none of those that train.")
         folds.append((np.searchsorted(plan.fit, rows), np.searchsorted(plan.fit, held)))
-    return Training(vectors[0], labels[plan.fit], folds), Judging(vectors[1], labels[plan.judge])
-
-
-def _loaded(file: FeatureFile, *parts: Rows) -> list[Float32Array]:
-    """Embeddings of several lists of ascending rows, in one pass over the file."""
-    found = [np.empty((rows.size, file.dim), np.float32) for rows in parts]
-    for start in range(0, file.count, _SPAN_ROWS):
-        stop = min(start + _SPAN_ROWS, file.count)
-        ends = [np.searchsorted(rows, (start, stop)) for rows in parts]
-        if all(first == last for first, last in ends):
-            continue
-        block = file.vectors(start, stop)
-        for rows, into, (first, last) in zip(parts, found, ends, strict=True):
-            into[first:last] = block[rows[first:last] - start]
-    return found
+    stored = StoredVectors(file, plan.fit)
+    vectors = stored if streamed else stored.load()
+    return (
+        Training(vectors, labels[plan.fit], folds),
+        Judging(StoredVectors(file, plan.judge), labels[plan.judge]),
+    )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _RANKS = (64, 256)  # for less, and for more than so many rows:
 _MANY_ROWS = 20_000
 _LEAST_STRENGTH = 1e-2  # of the mean: adding a constant to all logits changes nothing
-_SAMPLE_ROWS = 4096
+_SAMPLE_ROWS = 3072
 _ITERATIONS = 2
 
 

@@ -144,6 +144,36 @@ def plan_splits(
     )
 
 
+def stratified_folds(
+    labels: NDArray[np.int32],
+    groups: NDArray[np.int64],
+    content_sha256: NDArray[np.uint8],
+    seed: int,
+    *,
+    least: int = 2,
+) -> list[tuple[Rows, Rows]]:
+    """Folds of all labelled rows: each row is held out once, and trains in the others.
+
+    Parameters
+    ----------
+    labels : int32 array (N,)
+        -1 for none: such rows are in no fold.
+    groups : int64 array (N,)
+        Equal for rows that stay together; -1 for none. Rows of the same content do, too.
+    content_sha256 : uint8 array (N, 32)
+    seed : int
+        Another seed makes other folds.
+    least : int
+        Rows of a class that would be held out in fewer folds than this train in all of them.
+
+    Returns
+    -------
+    list of pairs of arrays of int
+        Rows that train, with all classes among them, and rows held out; up to ``FOLDS``.
+    """
+    return _Units(labels, groups, content_sha256, seed).folds(labels >= 0, least)
+
+
 class _Units:
     """Rows that stay together, each with a number in [0, 1) that tells its side."""
 
@@ -177,10 +207,11 @@ class _Units:
             held_units[units[held_units[units]][most:]] = False
         return among & held_units[self._unit]
 
-    def folds(self, train: NDArray[np.bool_]) -> list[tuple[Rows, Rows]]:
+    def folds(self, train: NDArray[np.bool_], least: int = 2) -> list[tuple[Rows, Rows]]:
         """Folds in which each class is spread evenly.
 
-        A unit counts for the class of its first row. The only unit of a class is never held back.
+        A unit counts for the class of its first row. The only unit of a class is never held back,
+        nor are the rows of a class that fewer than `least` folds would hold.
         """
         rows = np.flatnonzero(train)
         units, first = np.unique(self._unit[rows], return_index=True)
@@ -191,6 +222,13 @@ class _Units:
             mine = mine[np.argsort(self._value[mine], kind="stable")]
             if mine.size > 1:
                 fold_of[mine] = np.arange(mine.size) % FOLDS
+        fold = fold_of[self._unit]
+        classes = int(self._labels[rows].max(initial=-1)) + 1
+        holds = np.zeros((classes, FOLDS), np.bool_)
+        back = rows[fold[rows] >= 0]
+        holds[self._labels[back], fold[back]] = True
+        scarce = rows[holds.sum(axis=1)[self._labels[rows]] < least]
+        fold_of[self._unit[scarce]] = -1
         fold = fold_of[self._unit]
         present = np.unique(fold[train & (fold >= 0)])
         return [

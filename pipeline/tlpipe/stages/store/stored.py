@@ -61,6 +61,19 @@ class StoredVectors:
 
     __getitem__ = take
 
+    def load(self) -> Float32Array:
+        """All of them, in memory.
+
+        Raises
+        ------
+        DamagedFileError
+        """
+        found = np.empty(self.shape, np.float32)
+        for start in range(0, len(self), _SPAN):
+            stop = min(start + _SPAN, len(self))
+            found[start:stop] = self.read(start, stop)
+        return found
+
     def _load(self, rows: NDArray[np.intp]) -> Float32Array:
         found = np.empty((rows.size, self._file.dim), np.float32)
         at = 0
