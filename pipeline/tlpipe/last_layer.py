@@ -6,9 +6,12 @@ Part of the vocabulary: holds arrays, and may import NumPy only for annotations.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from tlpipe.types import Float32Array
 
 HeadActivation = Literal["softmax", "sigmoid"]
@@ -122,3 +125,53 @@ class LastLayer:
     normalise: bool = False
     activation: HeadActivation = "softmax"
     thresholds: Float32Array | None = None
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return int(self.weights.shape[0])
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return int(self.weights.shape[1])
+
+
+@dataclass(frozen=True)
+class NearestImages:
+    """The images that vote for the classes, in place of a last layer.
+
+    With ``s`` the cosines of an embedding with its `k` nearest images, each of these votes for its
+    class with the weight ``softmax(s / temperature)``; among equally near ones the first counts.
+    The probability of a class is ``(1 - doubt) * votes + doubt / K``.
+
+    Attributes
+    ----------
+    images : float16 array (M, D)
+        Embeddings, brought to unit length.
+    labels : int64 array (M,)
+        0 to K - 1.
+    classes : int
+        K.
+    k : int
+        1 to M.
+    temperature : float
+    doubt : float
+        0 to 1.
+    """
+
+    images: NDArray[np.float16]
+    labels: NDArray[np.int64]
+    classes: int
+    k: int
+    temperature: float
+    doubt: float
+
+    normalise: ClassVar[bool] = True
+    activation: ClassVar[HeadActivation] = "softmax"
+    thresholds: ClassVar[None] = None
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return int(self.images.shape[1])

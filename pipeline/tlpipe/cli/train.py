@@ -122,6 +122,18 @@ def train_command(
         ctx.exit(TOO_MANY_REJECTS)
 
 
+def _settings(training: dict[str, Any], chosen: str) -> str:
+    if "k" in training:
+        return (
+            f"k = {training['k']} nearest images, votes by exp(cosine / T) with T ="
+            f" {training['vote_temperature']:g}, and {training['doubt']:.2%} of the probability for"
+            f" all classes alike: {chosen}"
+        )
+    if "scale" in training:
+        return f"class means of unit-length embeddings, scale {training['scale']:.4g}"
+    return f"C = {training['C']:.3g} on {training['scaling']} embeddings {chosen}"
+
+
 def show_trained(result: Any) -> None:
     """What ``train_head`` did."""
     training = result.training
@@ -133,9 +145,7 @@ def show_trained(result: Any) -> None:
         if tried
         else "suits most embeddings"
     )
-    say(
-        f"Trained on {count}; C = {training['C']:.3g} on {training['scaling']} embeddings {chosen}."
-    )
+    say(f"Trained on {count}; {_settings(training, chosen)}.")
     for notice in result.notices:
         say(notice)
     if result.metrics is None:

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 import onnx
 
 from tlpipe.graph import EMBEDDINGS, HEAD_PREFIX, OWN_PREFIX, PROBABILITIES
-from tlpipe.graph.head_nodes import SHAPES, head_nodes, head_outputs
+from tlpipe.graph.head_nodes import SHAPES, head_nodes, head_outputs, nearest_shapes
+from tlpipe.graph.nearest_nodes import stated_attribute
 from tlpipe.graph.references import array_of
 
 
@@ -76,7 +77,8 @@ def same_graph(model: onnx.ModelProto, features: onnx.ModelProto, full: onnx.Mod
     ours, backbone, own = _nodes(model), _nodes(features), _nodes(full)
     if backbone - ours:
         return False
-    outputs = _head_outputs(Counter({n: k for n, k in (ours - backbone).items() if n not in own}))
+    behind = Counter({n: k for n, k in (ours - backbone).items() if n not in own})
+    outputs = _head_outputs(behind, stated_attribute(model))
     if outputs is None or {value.name for value in model.graph.output} != outputs:
         return False
     if not _defined_alike(model.graph, features.graph):
@@ -109,14 +111,14 @@ def _defined_alike(model: onnx.GraphProto, features: onnx.GraphProto) -> bool:
     )
 
 
-def _head_outputs(nodes: Counter[bytes]) -> set[str] | None:
+def _head_outputs(nodes: Counter[bytes], nearest: int) -> set[str] | None:
     """Outputs of a classifier with these operators behind its backbone; None if they are no head.
 
     Without any, the network has its own last layer as its head.
     """
     if not nodes:
         return {PROBABILITIES, EMBEDDINGS}
-    for shape in SHAPES:
+    for shape in (*SHAPES, *nearest_shapes(nearest)):
         if nodes == _counted(head_nodes(shape)):
             return {EMBEDDINGS, *head_outputs(shape)}
     return None

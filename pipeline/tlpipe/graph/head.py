@@ -22,9 +22,10 @@ from tlpipe.graph import (
     UNKNOWN_SCORE,
 )
 from tlpipe.graph.head_nodes import HeadShape, head_constants, head_nodes, head_outputs
+from tlpipe.graph.nearest_nodes import count_attribute
+from tlpipe.last_layer import LastLayer, NearestImages, Novelty
 
 if TYPE_CHECKING:
-    from tlpipe.last_layer import LastLayer, Novelty
     from tlpipe.types import Activation
 
 _OPSET, _IR = 17, 8  # of a head alone: what ONNX Runtime has read since version 1.12
@@ -32,7 +33,7 @@ _OPSET, _IR = 17, 8  # of a head alone: what ONNX Runtime has read since version
 
 def join_head(
     features: onnx.ModelProto,
-    layer: LastLayer,
+    layer: LastLayer | NearestImages,
     novelty: Novelty | None,
     set_threshold: float | None,
     metadata: Mapping[str, str],
@@ -43,7 +44,7 @@ def join_head(
     ----------
     features : onnx.ModelProto
         Network whose only output is ``embeddings``, float32 (N, D). Not changed.
-    layer : LastLayer
+    layer : LastLayer or NearestImages
         With thresholds it adds ``labels`` bool (N, K).
     novelty : Novelty or None
         Adds ``unknown_score`` float32 (N,) and ``unknown`` bool (N,).
@@ -60,46 +61,50 @@ def join_head(
     """
     model = onnx.ModelProto()
     model.CopyFrom(features)
-    _add_head(model.graph, layer, novelty, set_threshold)
+    _add_head(model, layer, novelty, set_threshold)
     return with_metadata(model, metadata)
 
 
 def head_alone(
-    layer: LastLayer,
+    layer: LastLayer | NearestImages,
     novelty: Novelty | None,
     set_threshold: float | None,
     metadata: Mapping[str, str],
 ) -> onnx.ModelProto:
     """Network of the head alone: ``embeddings`` float32 (N, D) in, else as from ``join_head``."""
-    taken = helper.make_tensor_value_info(
-        EMBEDDINGS, TensorProto.FLOAT, ["N", layer.weights.shape[0]]
-    )
+    taken = helper.make_tensor_value_info(EMBEDDINGS, TensorProto.FLOAT, ["N", layer.dim])
     model = helper.make_model(
         helper.make_graph([], "head", [taken], []),
         opset_imports=[helper.make_opsetid("", _OPSET)],
         ir_version=_IR,
         producer_name="tlpipe",
     )
-    _add_head(model.graph, layer, novelty, set_threshold)
+    _add_head(model, layer, novelty, set_threshold)
     return with_metadata(model, metadata)
 
 
 def _add_head(
-    graph: onnx.GraphProto, layer: LastLayer, novelty: Novelty | None, set_threshold: float | None
+    model: onnx.ModelProto,
+    layer: LastLayer | NearestImages,
+    novelty: Novelty | None,
+    set_threshold: float | None,
 ) -> None:
+    graph = model.graph
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     shape = HeadShape(
         layer.normalise,
         layer.activation,
         novelty is not None,
         set_threshold is not None,
         layer.thresholds is not None,
+        count_attribute(layer.k, opset) if isinstance(layer, NearestImages) else None,
     )
-    constants = head_constants(layer, novelty, set_threshold)
+    constants = head_constants(layer, novelty, set_threshold, opset)
     graph.initializer.extend(
         numpy_helper.from_array(array, name) for name, array in constants.items()
     )
     graph.node.extend(head_nodes(shape))
-    classes = layer.weights.shape[1]
+    classes = layer.classes
     kinds: dict[str, tuple[int, list[str | int]]] = {
         PROBABILITIES: (TensorProto.FLOAT, ["N", classes]),
         LABELS: (TensorProto.BOOL, ["N", classes]),

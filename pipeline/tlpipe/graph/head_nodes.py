@@ -18,7 +18,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import NodeProto, helper
+from onnx import NodeProto
 
 from tlpipe.graph import (
     EMBEDDINGS,
@@ -29,7 +29,9 @@ from tlpipe.graph import (
     UNKNOWN,
     UNKNOWN_SCORE,
 )
-from tlpipe.last_layer import TINY, HeadActivation, LastLayer, Novelty
+from tlpipe.graph.nearest_nodes import nearest_constants, nearest_nodes
+from tlpipe.graph.own_node import own_node as _node
+from tlpipe.last_layer import TINY, HeadActivation, LastLayer, NearestImages, Novelty
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,6 +52,9 @@ class HeadShape:
         Whether there is a model of the unknown, and whether there are prediction sets.
     labels : bool
         Whether each class has a threshold.
+    nearest : int, optional
+        Where nearest images vote in place of a last layer: the attribute of their TopK (see
+        ``nearest_nodes.count_attribute``).
     """
 
     normalise: bool
@@ -57,6 +62,7 @@ class HeadShape:
     novelty: bool
     sets: bool
     labels: bool = False
+    nearest: int | None = None
 
 
 _ACTIVATIONS: tuple[HeadActivation, ...] = ("softmax", "sigmoid")
@@ -67,7 +73,15 @@ SHAPES = tuple(
         (False, True), _ACTIVATIONS, (False, True), (False, True), (False, True)
     )
 )
-"""Every head there is."""
+"""Every head with a last layer."""
+
+
+def nearest_shapes(count: int) -> tuple[HeadShape, ...]:
+    """Every head whose nearest images vote, with this attribute of their TopK."""
+    return tuple(
+        HeadShape(True, "softmax", novelty, sets, nearest=count)
+        for novelty, sets in product((False, True), (False, True))
+    )
 
 
 def head_nodes(shape: HeadShape) -> list[NodeProto]:
@@ -75,7 +89,7 @@ def head_nodes(shape: HeadShape) -> list[NodeProto]:
     nodes = []
     if shape.normalise or shape.novelty:
         nodes += _unit_length()
-    nodes += _last_layer(shape)
+    nodes += _last_layer(shape) if shape.nearest is None else nearest_nodes(shape.nearest)
     if shape.labels:
         nodes += _labels()
     if shape.novelty:
@@ -98,25 +112,22 @@ def head_outputs(shape: HeadShape) -> list[str]:
 
 
 def head_constants(
-    layer: LastLayer, novelty: Novelty | None, set_threshold: float | None
+    layer: LastLayer | NearestImages,
+    novelty: Novelty | None,
+    set_threshold: float | None,
+    opset: int,
 ) -> Constants:
-    """Constants of a head, by name.
+    """Constants of a head, by name, for operators of a version.
 
     Raises
     ------
     ValueError
         Arrays do not fit each other.
     """
-    dim, classes = layer.weights.shape
-    constants: Mapping[str, Any] = {"weights": layer.weights, "bias": layer.bias}
-    if layer.bias.shape != (classes,):
-        raise ValueError(f"The bias has the shape {layer.bias.shape}, not {(classes,)}.")
-    if layer.thresholds is not None:
-        if layer.thresholds.shape != (classes,):
-            raise ValueError(
-                f"The thresholds have the shape {layer.thresholds.shape}, not {(classes,)}."
-            )
-        constants = {**constants, "thresholds": layer.thresholds}
+    dim, classes = layer.dim, layer.classes
+    constants: Mapping[str, Any] = {}
+    if isinstance(layer, LastLayer):
+        constants = _layer_constants(layer)
     if layer.normalise or novelty is not None:
         ones = np.ones((dim, 1))
         constants = {**constants, "ones": ones, "size/weights": ones / math.sqrt(dim)}
@@ -128,11 +139,25 @@ def head_constants(
     found: dict[str, NDArray[Any]] = {
         name: np.ascontiguousarray(array, np.float32) for name, array in constants.items()
     }
+    if isinstance(layer, NearestImages):
+        found |= nearest_constants(layer, opset)
     if novelty is not None:
         found["flat"] = np.array([-1], np.int64)
     if set_threshold is not None:
         found["numbers"] = np.arange(classes, dtype=np.int64)
     return {HEAD_PREFIX + name: array for name, array in found.items()}
+
+
+def _layer_constants(layer: LastLayer) -> Mapping[str, Any]:
+    expected = (layer.classes,)
+    if layer.bias.shape != expected:
+        raise ValueError(f"The bias has the shape {layer.bias.shape}, not {expected}.")
+    found = {"weights": layer.weights, "bias": layer.bias}
+    if layer.thresholds is None:
+        return found
+    if layer.thresholds.shape != expected:
+        raise ValueError(f"The thresholds have the shape {layer.thresholds.shape}, not {expected}.")
+    return found | {"thresholds": layer.thresholds}
 
 
 def _novelty_constants(novelty: Novelty, dim: int) -> Mapping[str, Any]:
@@ -158,17 +183,6 @@ def _novelty_constants(novelty: Novelty, dim: int) -> Mapping[str, Any]:
         "noise/inverse": np.array([1 / (novelty.noise * root)]),
         "threshold": np.array([novelty.threshold]),
     }
-
-
-def _node(operator: str, inputs: list[str], output: str, **attributes: Any) -> NodeProto:
-    """Node named as its output; names of the head's own tensors are given without their prefix."""
-    names = [name if name in _TENSORS else HEAD_PREFIX + name for name in inputs]
-    own = HEAD_PREFIX + output
-    made = output if output in _TENSORS else own
-    return helper.make_node(operator, names, [made], name=own, **attributes)
-
-
-_TENSORS = {EMBEDDINGS, PROBABILITIES, LABELS, UNKNOWN_SCORE, UNKNOWN, PREDICTION_SET}
 
 
 def _unit_length() -> list[NodeProto]:

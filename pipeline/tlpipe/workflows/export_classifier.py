@@ -120,10 +120,12 @@ def _check_parity(classifier: Path, prepared: Path, trained: Trained, alone: byt
         )
     trained.knowing.check(ours)
     (head_says,) = open_graph(alone, "")({EMBEDDINGS: ours[EMBEDDINGS]}, [PROBABILITIES])
-    expected = trained.head.probabilities(ours[EMBEDDINGS])
+    least, greatest = trained.head.bounds(ours[EMBEDDINGS])
     difference = max(
-        float(np.abs(said - expected).max()) for said in (ours[PROBABILITIES], head_says)
+        float(np.maximum(least - said, said - greatest).max())
+        for said in (ours[PROBABILITIES], head_says)
     )
+    difference = max(difference, 0.0)
     if not difference <= PARITY:
         raise ExportError(
             f"The classifier's probabilities differ from the trained head's by {difference:.2g}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tlpipe.stages.head import Head, probabilities_of
+from tlpipe.stages.head import AnyHead, probabilities_of
 from tlpipe.stages.metrics import (
     LearningPoint,
     Metrics,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def judge(
-    head: Head,
+    head: AnyHead,
     training: Training,
     judging: Judging,
     classes: Sequence[str],
@@ -40,7 +40,7 @@ def judge(
 
     Parameters
     ----------
-    head : Head
+    head : AnyHead
     training : Training
     judging : Judging
     classes : sequence of K str
@@ -63,13 +63,15 @@ def judge(
         return metrics
     return replace(
         metrics,
-        temperature=measure_calibration(logits * head.temperature, labels, head.temperature),
+        temperature=None
+        if head.temperature is None
+        else measure_calibration(logits * head.temperature, labels, head.temperature),
         learning_curve=_curve(head, training, judging, probabilities),
     )
 
 
 def _curve(
-    head: Head, training: Training, judging: Judging, probabilities: NDArray[Any]
+    head: AnyHead, training: Training, judging: Judging, probabilities: NDArray[Any]
 ) -> list[LearningPoint]:
     points = [
         learning_point(other.probabilities(judging.vectors), judging.labels, count)

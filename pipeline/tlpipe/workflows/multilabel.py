@@ -10,7 +10,7 @@ import numpy as np
 
 from tlpipe.errors import ExportError, TrainingDataError
 from tlpipe.label_cells import DEFAULT_SEPARATOR
-from tlpipe.stages.head import Head, HeldOut
+from tlpipe.stages.head import AnyHead, HeldOut
 from tlpipe.stages.label_sets import as_strata, labels_of, learnable, rarest_labels, table_of
 from tlpipe.stages.splits import Plan, plan_splits
 from tlpipe.stages.thresholds import tune
@@ -51,7 +51,7 @@ class LabelTask:
     left_out: dict[str, int]
     joined: bool
 
-    def facts(self, head: Head) -> dict[str, Any]:
+    def facts(self, head: AnyHead) -> dict[str, Any]:
         """What the classifier says of its training, beside what every classifier says."""
         counts = self.labels[self.plan.fit].sum(axis=0).tolist()
         held = 0 if head.held_out is None else head.held_out.rows.size

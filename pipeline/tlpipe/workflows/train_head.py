@@ -7,8 +7,8 @@ trained before it gets its name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from tlpipe.card import Card
 from tlpipe.errors import FeatureFileError
 from tlpipe.execution import PRECISIONS, parsed_arithmetic
 from tlpipe.files import check_output
-from tlpipe.stages.head import Head, HeadOptions, train
+from tlpipe.last_layer import LastLayer
+from tlpipe.stages.head import AnyHead, HeadOptions, train, train_baseline
 from tlpipe.stages.metrics import Metrics, MultilabelMetrics
 from tlpipe.stages.report import write_report
 from tlpipe.stages.splits import Plan
@@ -182,12 +183,10 @@ def _make(
             progress(Progress("train-head", count, None, 0))
 
     unknown = novelty_of(training, options.false_alarms)  # before training overwrites the vectors
-    head = train(
-        training.vectors, training.labels, training.rows, training.folds, _how(options), tried
-    )
+    head = _trained(training, options, tried)
     training = training.spent()
     layer, facts = head.layer(), _facts(data, plan, head, options)
-    if task is not None:
+    if task is not None and isinstance(layer, LastLayer):
         layer = replace(layer, thresholds=task.thresholds(head.held_out, training))
         facts |= task.facts(head)
     metrics = judge(head, training, judging, classes, layer.thresholds)
@@ -197,6 +196,14 @@ def _make(
         classes, head, layer, knowing, facts, {} if metrics is None else metrics.to_dict()
     )
     return _Made(trained, metrics, [*notices, *knowing.notices])
+
+
+def _trained(training: Training, options: TrainOptions, tried: Callable[[int], None]) -> AnyHead:
+    """Train a head of the kind that is asked for."""
+    vectors, labels, folds = training.vectors, training.labels, training.folds
+    if options.head == "linear":
+        return train(vectors, labels, training.rows, folds, _how(options), tried)
+    return train_baseline(options.head, vectors, labels, folds, _how(options), tried)
 
 
 def _how(options: TrainOptions) -> HeadOptions:
@@ -238,30 +245,32 @@ def _card(data: Labelled, path: Path) -> Card:
     return card
 
 
-def _facts(data: Labelled, plan: Plan, head: Head, options: TrainOptions) -> dict[str, Any]:
+def _facts(data: Labelled, plan: Plan, head: AnyHead, options: TrainOptions) -> dict[str, Any]:
     counts = np.bincount(data.labels[plan.fit], minlength=len(data.classes)).tolist()
     return {
-        "method": "linear probe: multinomial logistic regression on frozen embeddings",
         "features_created_at": data.header.created_at,
         "count": int(plan.fit.size),
         "count_by_class": dict(zip(data.classes, counts, strict=True)),
         "judged_on": plan.judged_on,
-        "chosen_on": plan.chosen_on if head.trials else "nothing: too few images to choose on",
+        "chosen_on": plan.chosen_on
+        if _chosen(head, options)
+        else "nothing: too few images to choose on",
         "grouped": plan.grouped,
         "seed": options.seed,
         "class_weight": options.class_weight,
-        "scaling": head.scaling,
-        "C": head.c,
-        "temperature": head.temperature,
-        "gap": head.gap,
-        "trials": [asdict(trial) for trial in head.trials],
-    }
+        "head": options.head,
+    } | head.facts()
 
 
-def _own_notices(training: Training, head: Head, options: TrainOptions) -> list[str]:
+def _chosen(head: AnyHead, options: TrainOptions) -> bool:
+    """Whether held-out rows set anything."""
+    return bool(head.trials) or (options.head == "centroid" and head.held_out is not None)
+
+
+def _own_notices(training: Training, head: AnyHead, options: TrainOptions) -> list[str]:
     """What the head's training has to tell."""
     notices = []
-    if training.labels.ndim == 1 and options.class_weight == "none":
+    if options.head == "linear" and training.labels.ndim == 1 and options.class_weight == "none":
         counts = np.bincount(training.labels)
         most, least = int(counts.max()), int(counts[counts > 0].min())
         if most >= LOPSIDED * least:
@@ -270,9 +279,4 @@ def _own_notices(training: Training, head: Head, options: TrainOptions) -> list[
                 " leans to the large ones, as it must to be right most often; --class-weight"
                 " balanced makes all classes count the same."
             )
-    if not head.trials:
-        notices.append(
-            "There are too few images to choose settings with: the head has those that suit most"
-            " embeddings, with a strong penalty."
-        )
-    return notices
+    return [*notices, *head.notices()]

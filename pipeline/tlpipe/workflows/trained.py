@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from tlpipe.workflows.knowing import Knowing
 
 if TYPE_CHECKING:
-    from tlpipe.last_layer import LastLayer
-    from tlpipe.stages.head import Head
+    from tlpipe.last_layer import LastLayer, NearestImages
+    from tlpipe.stages.head import AnyHead
 
 
 @dataclass(frozen=True)
@@ -19,16 +19,16 @@ class Trained:
     Attributes
     ----------
     classes : list of K str
-    head : Head
-    layer : LastLayer
+    head : AnyHead
+    layer : LastLayer or NearestImages
         The head as it is exported.
     knowing : Knowing
     training, metrics : dict
     """
 
     classes: list[str]
-    head: Head
-    layer: LastLayer
+    head: AnyHead
+    layer: LastLayer | NearestImages
     knowing: Knowing
     training: dict[str, Any]
     metrics: dict[str, Any]

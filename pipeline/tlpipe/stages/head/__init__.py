@@ -5,10 +5,11 @@ are solved together, which no library does (``docs/head.md`` has the figures). I
 ``last_layer``, ``machine``, ``types``, NumPy and threadpoolctl.
 """
 
+from tlpipe.stages.head.baselines import train_baseline
 from tlpipe.stages.head.optimum import GAP
 from tlpipe.stages.head.rows import SCALINGS, InMemory, Scaling, Vectors
 from tlpipe.stages.head.search import Trial
-from tlpipe.stages.head.trained import Head, HeldOut, probabilities_of
+from tlpipe.stages.head.trained import AnyHead, Head, HeldOut, probabilities_of
 from tlpipe.stages.head.training import (
     HeadOptions,
     train,
@@ -17,6 +18,7 @@ from tlpipe.stages.head.training import (
 __all__ = [
     "GAP",
     "SCALINGS",
+    "AnyHead",
     "Head",
     "HeadOptions",
     "HeldOut",
@@ -26,4 +28,5 @@ __all__ = [
     "Vectors",
     "probabilities_of",
     "train",
+    "train_baseline",
 ]

@@ -8,6 +8,7 @@ import numpy as np
 
 from tlpipe.errors import ConvergenceError
 from tlpipe.stages.head.choose import Choice
+from tlpipe.stages.head.fewer import sizes
 from tlpipe.stages.head.minimise import LONG_MEMORY, minimise
 from tlpipe.stages.head.objective import Problems
 from tlpipe.stages.head.pool import Pool
@@ -30,8 +31,6 @@ where C is a thousand times the best.
 """
 
 _MOST_EVALUATIONS = 10_000
-_PARTS = (16, 8, 4, 2)  # of the rows, for heads of fewer
-_LEAST_ROWS = 20
 
 
 def find_optimum(choice: Choice, vectors: Vectors, pool: Pool) -> tuple[Float64Array, float]:
@@ -76,10 +75,8 @@ def heads_of_fewer(
     """
     found = []
     theta = np.zeros_like(choice.search.start(choice.exponent), np.float32)
-    for part in _PARTS:
-        rows = np.sort(order[: order.size // part])
-        if rows.size < max(_LEAST_ROWS, 2 * choice.search.task.classes):
-            continue
+    for size in sizes(order.size, choice.search.task.classes):
+        rows = np.sort(order[:size])
         (solution,) = minimise(
             _problem(choice, Picked(vectors, rows), rows),
             [theta],

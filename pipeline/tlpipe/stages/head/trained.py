@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from tlpipe.last_layer import LastLayer
+from tlpipe.last_layer import LastLayer, NearestImages
 from tlpipe.stages.head.rows import InMemory, Scaling, Vectors, chunks, unit_length
 from tlpipe.stages.head.search import Trial
 
@@ -31,6 +32,53 @@ class HeldOut:
 
     rows: NDArray[np.intp]
     logits: NDArray[np.float64]
+
+
+class AnyHead(Protocol):
+    """What a trained head of any kind can do.
+
+    Attributes
+    ----------
+    multilabel : bool
+        Whether a row may have several labels.
+    temperature : float or None
+        What its logits were divided by, once it was trained; None where it has no such step.
+    held_out : HeldOut or None
+        What its setting says of rows that did not train it.
+    fewer : sequence of (int, AnyHead)
+        Heads of so many of the rows.
+    trials : sequence of dataclasses
+        Settings that were tried.
+    """
+
+    @property
+    def multilabel(self) -> bool: ...  # noqa: D102
+    @property
+    def temperature(self) -> float | None: ...  # noqa: D102
+    @property
+    def held_out(self) -> HeldOut | None: ...  # noqa: D102
+    @property
+    def fewer(self) -> Sequence[tuple[int, AnyHead]]: ...  # noqa: D102
+    @property
+    def trials(self) -> Sequence[Any]: ...  # noqa: D102
+
+    def logits(self, vectors: Float32Array | Vectors) -> NDArray[np.float64]:
+        """Logits (N, K) of embeddings (N, D)."""
+
+    def probabilities(self, vectors: Float32Array | Vectors) -> NDArray[np.float64]:
+        """Probabilities (N, K) for embeddings (N, D)."""
+
+    def bounds(self, vectors: Float32Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Least and greatest probabilities (N, K) that rounding in float32 may make of them."""
+
+    def layer(self) -> LastLayer | NearestImages:
+        """The same as it is exported."""
+
+    def facts(self) -> dict[str, Any]:
+        """Method and settings, as a classifier states them."""
+
+    def notices(self) -> list[str]:
+        """What a user would want to know of it."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +121,37 @@ class Head:
 
     def logits(self, vectors: Float32Array | Vectors) -> NDArray[np.float64]:
         """Logits (N, K) of embeddings (N, D)."""
-        rows = InMemory(vectors) if isinstance(vectors, np.ndarray) else vectors
-        found = np.empty((rows.shape[0], self.bias.size))
-        for start, stop in chunks(0, rows.shape[0]):
-            block = rows.read(start, stop)
-            block = unit_length(block) if self.normalise else block
-            found[start:stop] = block.astype(np.float64) @ self.weights + self.bias
-        return found
+        return linear_logits(vectors, self.weights, self.bias, normalise=self.normalise)
 
     def probabilities(self, vectors: Float32Array | Vectors) -> NDArray[np.float64]:
         """Probabilities (N, K) for embeddings (N, D)."""
         return probabilities_of(self.logits(vectors), multilabel=self.multilabel)
+
+    def bounds(self, vectors: Float32Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Its probabilities, twice: they depend on the embeddings without a jump."""
+        found = self.probabilities(vectors)
+        return found, found
+
+    def facts(self) -> dict[str, Any]:
+        """Method and settings, as a classifier states them."""
+        return {
+            "method": "linear probe: multinomial logistic regression on frozen embeddings",
+            "scaling": self.scaling,
+            "C": self.c,
+            "temperature": self.temperature,
+            "gap": self.gap,
+            "trials": [asdict(trial) for trial in self.trials],
+        }
+
+    def notices(self) -> list[str]:
+        """What a user would want to know of it."""
+        if self.trials:
+            return []
+        notice = (
+            "There are too few images to choose settings with: the head has those that suit most"
+            " embeddings, with a strong penalty."
+        )
+        return [notice]
 
     def layer(self) -> LastLayer:
         """The same as it is exported."""
@@ -93,6 +161,23 @@ class Head:
             normalise=self.normalise,
             activation="sigmoid" if self.multilabel else "softmax",
         )
+
+
+def linear_logits(
+    vectors: Float32Array | Vectors,
+    weights: NDArray[np.float64],
+    bias: NDArray[np.float64],
+    *,
+    normalise: bool,
+) -> NDArray[np.float64]:
+    """``x @ weights + bias`` (N, K) of embeddings (N, D), or of those brought to unit length."""
+    rows = InMemory(vectors) if isinstance(vectors, np.ndarray) else vectors
+    found = np.empty((rows.shape[0], bias.size))
+    for start, stop in chunks(0, rows.shape[0]):
+        block = rows.read(start, stop)
+        block = unit_length(block) if normalise else block
+        found[start:stop] = block.astype(np.float64) @ weights + bias
+    return found
 
 
 def probabilities_of(scores: NDArray[np.float64], *, multilabel: bool) -> NDArray[np.float64]:

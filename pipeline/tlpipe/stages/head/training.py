@@ -15,6 +15,7 @@ import numpy as np
 from tlpipe.last_layer import ClassWeight
 from tlpipe.stages.head.calibration import find_temperature
 from tlpipe.stages.head.choose import Choice, choose, usual_choice
+from tlpipe.stages.head.fewer import nested
 from tlpipe.stages.head.optimum import find_optimum, heads_of_fewer, scaled_in_place
 from tlpipe.stages.head.pool import Pool, open_pool
 from tlpipe.stages.head.rows import (
@@ -131,7 +132,7 @@ def train(
         theta, gap = find_optimum(choice, ready, pool)
         fewer: list[tuple[int, Any]] = []
         if options.fewer:
-            fewer = heads_of_fewer(choice, ready, _nested(labels[fit], options.seed), pool)
+            fewer = heads_of_fewer(choice, ready, nested(labels[fit], options.seed), pool)
 
     def exported(theta: NDArray[np.float64]) -> tuple[Any, Any]:
         weights, bias = choice.scaled.unscaled(theta[:, :-1], theta[:, -1])
@@ -157,18 +158,6 @@ def train(
     return replace(
         head, fewer=[(n, replace(head, weights=w, bias=b, held_out=None)) for n, w, b in of_fewer]
     )
-
-
-def _nested(labels: Any, seed: int) -> Rows:
-    """Rows in an order whose beginnings have the classes in the same shares as the whole."""
-    rng = np.random.default_rng(seed)
-    if labels.ndim == 2:
-        return rng.permutation(len(labels))
-    place = rng.random(labels.size)
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        place[rows] = (rng.permutation(rows.size) + place[rows]) / rows.size
-    return np.argsort(place, kind="stable")
 
 
 def _renumbered(held_out: HeldOut | None, fit: Rows, *, multilabel: bool) -> HeldOut | None:
