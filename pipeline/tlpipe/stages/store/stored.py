@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tlpipe.stages.store.layout import VECTORS
 from tlpipe.stages.store.read import FeatureFile
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class StoredVectors:
 
     def __init__(self, file: FeatureFile, rows: NDArray[np.intp]) -> None:
         self._file, self._rows = file, rows
+        self._finite = np.zeros(file.count, np.bool_)  # rows that were looked at
 
     def __len__(self) -> int:
         return int(self._rows.size)
@@ -75,6 +77,8 @@ class StoredVectors:
         return found
 
     def _load(self, rows: NDArray[np.intp]) -> Float32Array:
+        if rows.size and rows[-1] - rows[0] + 1 == rows.size <= _SPAN:
+            return self._block(int(rows[0]), int(rows[-1]) + 1)
         found = np.empty((rows.size, self._file.dim), np.float32)
         at = 0
         while at < rows.size:
@@ -82,7 +86,16 @@ class StoredVectors:
             end = int(np.searchsorted(rows, first + _SPAN))
             wide = np.flatnonzero(np.diff(rows[at:end]) > _GAP)
             end = at + int(wide[0]) + 1 if wide.size else end
-            block = self._file.vectors(first, int(rows[end - 1]) + 1)
+            block = self._block(first, int(rows[end - 1]) + 1)
             found[at:end] = block[rows[at:end] - first]
             at = end
         return found
+
+    def _block(self, start: int, stop: int) -> Float32Array:
+        """Consecutive rows of the file; whether they are finite is looked at once."""
+        if self._finite[start:stop].all():
+            known: Float32Array = self._file.read(VECTORS, start, stop)
+            return known
+        block = self._file.vectors(start, stop)
+        self._finite[start:stop] = True
+        return block
