@@ -18,7 +18,7 @@ from tlpipe.card import Card
 from tlpipe.errors import FeatureFileError
 from tlpipe.execution import PRECISIONS, parsed_arithmetic
 from tlpipe.files import check_output
-from tlpipe.last_layer import LastLayer
+from tlpipe.last_layer import HeadKind, LastLayer
 from tlpipe.stages.head import AnyHead, HeadOptions, train, train_baseline
 from tlpipe.stages.metrics import Metrics, MultilabelMetrics
 from tlpipe.stages.report import write_report
@@ -169,12 +169,12 @@ def _make(
     file: FeatureFile, data: Labelled, options: TrainOptions, progress: ProgressCallback | None
 ) -> _Made:
     """Choose, train and judge."""
-    task = None
-    if options.separator is not None:
+    task, classes = None, data.classes
+    if options.separator is None:
+        plan = plan_classes(data, options.seed)
+    else:
         task = plan_labels(data, options.separator, options.seed)
-    classes, plan = (
-        (task.classes, task.plan) if task else (data.classes, plan_classes(data, options.seed))
-    )
+        classes, plan = task.classes, task.plan
     streamed = options.streams(plan.fit.size * data.dim * 4)
     training, judging = parted(file, plan, task.labels if task else data.labels, streamed=streamed)
 
@@ -183,7 +183,14 @@ def _make(
             progress(Progress("train-head", count, None, 0))
 
     unknown = novelty_of(training, options.false_alarms)  # before training overwrites the vectors
-    head = _trained(training, options, tried)
+    how = HeadOptions(
+        class_weight=options.class_weight,
+        fewer=task is None and plan.judge.size > 0,  # else no learning curve is judged
+        consume=True,
+        seed=options.seed,
+        threads=options.threads,
+    )
+    head = _trained(training, options.head, how, tried)
     training = training.spent()
     layer, facts = head.layer(), _facts(data, plan, head, options)
     if task is not None and isinstance(layer, LastLayer):
@@ -198,22 +205,14 @@ def _make(
     return _Made(trained, metrics, [*notices, *knowing.notices])
 
 
-def _trained(training: Training, options: TrainOptions, tried: Callable[[int], None]) -> AnyHead:
+def _trained(
+    training: Training, kind: HeadKind, how: HeadOptions, tried: Callable[[int], None]
+) -> AnyHead:
     """Train a head of the kind that is asked for."""
     vectors, labels, folds = training.vectors, training.labels, training.folds
-    if options.head == "linear":
-        return train(vectors, labels, training.rows, folds, _how(options), tried)
-    return train_baseline(options.head, vectors, labels, folds, _how(options), tried)
-
-
-def _how(options: TrainOptions) -> HeadOptions:
-    return HeadOptions(
-        class_weight=options.class_weight,
-        fewer=True,
-        consume=True,
-        seed=options.seed,
-        threads=options.threads,
-    )
+    if kind == "linear":
+        return train(vectors, labels, training.rows, folds, how, tried)
+    return train_baseline(kind, vectors, labels, folds, how, tried)
 
 
 def _card(data: Labelled, path: Path) -> Card:

@@ -43,9 +43,8 @@ def find_optimum(choice: Choice, vectors: Vectors, pool: Pool) -> tuple[Float64A
     ConvergenceError
     """
     theta: NDArray[Any] = choice.search.start(choice.exponent)
-    rows = np.arange(vectors.shape[0])
+    problem = _problem(choice, vectors, np.arange(vectors.shape[0]))
     for dtype, most in ((np.float32, 1000), (np.float64, _MOST_EVALUATIONS)):
-        problem = _problem(choice, vectors, rows)
         (solution,) = minimise(
             problem,
             [theta.astype(dtype)],
