@@ -12,11 +12,13 @@ import pytest
 
 from tlpipe.card import Card
 from tlpipe.execution import Execution
+from tlpipe.stages.engine import Fetched
+from tlpipe.stages.source import FileReader
 from tlpipe.stages.store import FeatureFile
 from tlpipe.types import DecodeMode, Item
 from tlpipe.workflows import embed as workflow
 from tlpipe.workflows import precision
-from tlpipe.workflows.pixels import decoder_of, loader
+from tlpipe.workflows.pixels import decoder_of, fetching, loader
 
 DIM = 8
 
@@ -42,9 +44,14 @@ def vector_of(digest: bytes) -> Any:
     return np.frombuffer(digest[:DIM], np.uint8).astype(np.float32)
 
 
+def read_file(path: Path) -> Fetched:
+    """Content of a file, as the engine is given it."""
+    return fetching(FileReader())(Item(path.name, str(path)))
+
+
 def pixels_of_item(card: Card, item: Item, mode: DecodeMode = "auto") -> Any:
     """Pixels of an item as a backbone gets them."""
-    load = loader(card.image_size, card.arithmetic, decoder_of(mode))
+    load = loader(FileReader(), card.image_size, card.arithmetic, decoder_of(mode))
     fetched = load.fetch(item)
     assert isinstance(fetched, tuple)
     found = load.prepare(item, *fetched)

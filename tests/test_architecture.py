@@ -22,6 +22,7 @@ LAYERS = [
         "label_cells",
         "last_layer",
         "machine",
+        "picture",
         "precision",
         "records",
         "seams",

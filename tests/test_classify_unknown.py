@@ -150,8 +150,8 @@ def test_a_set_lists_the_likeliest_first(tmp_path: Path) -> None:
         "unknown_score": np.float32(1.25),
     }
     outcomes = [
-        Outcome(Item("a", Path("a")), Content(b"", FileStat()), values),
-        Outcome(Item("b", Path("b")), reject=Reject(Stage.DECODE, Reason.EMPTY, "Empty.")),
+        Outcome(Item("a", "a"), Content(b"", FileStat()), values),
+        Outcome(Item("b", "b"), reject=Reject(Stage.DECODE, Reason.EMPTY, "Empty.")),
     ]
     columns = Columns(1, unknown=True, sets=True)
     summary = write_predictions(tmp_path / "p.csv", ["x", "y|", "z"], columns, outcomes)

@@ -341,7 +341,7 @@ def test_several_gpus_share_the_work_and_keep_its_order(
     sessions = [Slow(open_session(tiny_file, [CPU])) for _ in range(3)]
     network = on_gpus(*sessions, size=4)
     assert network.lanes == 6
-    items = [Item(str(number), Path(str(number))) for number in range(240)]
+    items = [Item(str(number), str(number)) for number in range(240)]
     outcomes = list(run(items, LOAD, network, Plan(8)))
     assert [outcome.item.key for outcome in outcomes] == [str(n) for n in range(240)]
     for number, outcome in enumerate(outcomes):
@@ -356,7 +356,7 @@ def test_several_gpus_share_the_work_and_keep_its_order(
 def test_a_gpu_that_fails_ends_the_run(tiny_file: Path) -> None:
     sessions = [Slow(open_session(tiny_file, [CPU])) for _ in range(2)]
     sessions[1].error = "CUDA failure 719: unspecified launch failure"
-    items = [Item(str(number), Path(str(number))) for number in range(60)]
+    items = [Item(str(number), str(number)) for number in range(60)]
     with pytest.raises(BackboneError, match="unspecified launch failure"):
         list(run(items, LOAD, on_gpus(*sessions, size=4), Plan(4)))
 

@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tlpipe.stages import decode as module
-from tlpipe.stages.decode import decode, formats, quiet_pillow, read_file
-from tlpipe.types import FileStat, Picture, Reason, Reject, Stage
+from stored import read_file
+from tlpipe.picture import Picture
+from tlpipe.stages.decode import decode, formats, quiet_pillow
+from tlpipe.types import FileStat, Reason, Reject, Stage
 
 RED, GREEN = (250, 10, 10), (10, 200, 30)
 
@@ -260,7 +261,7 @@ def test_our_own_limit_holds_where_pillow_has_none(
 
 
 def test_a_file_of_too_many_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_FILE_BYTES", 100)
+    monkeypatch.setattr("tlpipe.stages.source.reading.MAX_FILE_BYTES", 100)
     path = saved(tmp_path / "x.bmp", halves())
     assert reject(path).reason is Reason.TOO_LARGE
 

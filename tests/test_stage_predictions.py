@@ -20,7 +20,7 @@ CLASSES = ["cat", 'do"g,', "ü"]
 
 def good(key: str, *probabilities: float) -> Outcome:
     values = {"probabilities": np.array(probabilities, np.float32)}
-    return Outcome(Item(key, Path(key)), Content(b"", FileStat()), values)
+    return Outcome(Item(key, key), Content(b"", FileStat()), values)
 
 
 OUTCOMES = [

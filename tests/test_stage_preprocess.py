@@ -14,6 +14,7 @@ from PIL import Image
 
 from tlpipe.catalogue import find_card
 from tlpipe.errors import OptionError
+from tlpipe.picture import Picture
 from tlpipe.stages import preprocess as module
 from tlpipe.stages.decode import decode
 from tlpipe.stages.preprocess import (
@@ -29,7 +30,6 @@ from tlpipe.types import (
     EXACT_DECODER,
     FAST_DECODER,
     FileStat,
-    Picture,
     Preprocess,
 )
 

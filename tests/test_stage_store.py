@@ -49,13 +49,13 @@ DIM = 3
 def good(key: str, label: str | None = None, split: Split = Split.NONE) -> Outcome:
     digest = hashlib.sha256(key.encode()).digest()
     vector = np.frombuffer(digest[:DIM], np.uint8).astype(np.float32)
-    item = Item(key, Path(key), label, split)
+    item = Item(key, key, label, split)
     return Outcome(item, Content(digest, FileStat(len(key), 10**18)), {"embeddings": vector})
 
 
 def bad(key: str) -> Outcome:
     reject = Reject(Stage.DECODE, Reason.EMPTY, f"{key} is empty", FileStat(0, 5))
-    return Outcome(Item(key, Path(key)), reject=reject)
+    return Outcome(Item(key, key), reject=reject)
 
 
 def write_features(

@@ -12,9 +12,9 @@ from pathlib import Path
 import onnx
 
 from conftest import card_text, tiny_network, write_image
+from stored import read_file
 from tlpipe.catalogue import read_card
 from tlpipe.files import CACHE_VARIABLE, CARDS_VARIABLE
-from tlpipe.stages.decode import read_file
 from tlpipe.types import Reject
 from tlpipe.workflows.pixels import decoder_of, pixels_of
 

@@ -1,4 +1,4 @@
-"""The seams between the engine, surgery on graphs, and the libraries that run networks.
+"""The seams between sources, the engine, surgery on graphs, and the libraries that run networks.
 
 Part of the vocabulary: protocols alone.
 """
@@ -9,7 +9,21 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from tlpipe.types import UInt8Array
+    from tlpipe.types import FileStat, Reject, UInt8Array
+
+
+class Reader(Protocol):
+    """Reads the items of a source: the seam between a source and the engine.
+
+    It may be called from several threads at once, and can be pickled: whoever has it and an item's
+    place can read the item, in another process as well.
+    """
+
+    def read(self, place: Any, /) -> tuple[bytes, FileStat] | Reject:
+        """Content of an image file, with its size and time of change; or why there is none.
+
+        Nothing is raised for what is wrong with one item.
+        """
 
 
 class Network(Protocol):

@@ -12,7 +12,6 @@ import enum
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -97,18 +96,21 @@ class Item:
     ----------
     key : str
         The item's name in its source, unique there: for a folder the path below it with "/".
-    path : pathlib.Path
-        Where the image lies.
+    place : str, or any other value
+        Where the image lies: a path, or what the source's reader finds it by.
     label : str or None
         Its class, where the source tells.
     split : Split
         What it is for, where the source tells.
+    more : tuple of str
+        What its source says of it in further columns, where these were asked for.
     """
 
     key: str
-    path: Path
+    place: Any
     label: str | None = None
     split: Split = Split.NONE
+    more: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,20 +120,23 @@ class Block:
     Attributes
     ----------
     keys : list of str
-    paths : list of str
-        Where the images lie.
+    places : list
+        Where the images lie: paths, or what the source's reader finds them by.
     labels : list of str or None
     splits : list of Split
     stats : list of (int, int)
-        Size in bytes and modification time in ns of each file, links followed; (-1, -1) where the
-        system does not tell; empty where they were not asked for.
+        Size in bytes and modification time in ns of each image; (-1, -1) where that is not known;
+        empty where they were not asked for.
+    more : list of tuple of str
+        Values of the further columns that were asked for; empty where none were.
     """
 
-    keys: list[str]
-    paths: list[str]
-    labels: list[str | None]
-    splits: list[Split]
-    stats: list[tuple[int, int]]
+    keys: list[str] = field(default_factory=list)
+    places: list[Any] = field(default_factory=list)
+    labels: list[str | None] = field(default_factory=list)
+    splits: list[Split] = field(default_factory=list)
+    stats: list[tuple[int, int]] = field(default_factory=list)
+    more: list[tuple[str, ...]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -139,7 +144,11 @@ class Block:
     def item(self, index: int) -> Item:
         """One row as an ``Item``."""
         return Item(
-            self.keys[index], Path(self.paths[index]), self.labels[index], self.splits[index]
+            self.keys[index],
+            self.places[index],
+            self.labels[index],
+            self.splits[index],
+            self.more[index] if self.more else (),
         )
 
 
@@ -200,28 +209,6 @@ class Outcome:
     values: Mapping[str, Any] = field(default_factory=dict)
     reject: Reject | None = None
     twin: Twin | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A decoded image, as its file stores it.
-
-    Attributes
-    ----------
-    image : PIL.Image.Image
-        Mode RGB.
-    size : tuple of int
-        Width and height in pixels of what the file stores.
-    reduction : int
-        How many times smaller than `size` the image was decoded; sides are rounded up.
-    turn : PIL.Image.Transpose or None
-        What turns it upright; None where it is.
-    """
-
-    image: Any
-    size: tuple[int, int]
-    reduction: int = 1
-    turn: Any = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ def subset(source: Path, folder: Path, most: int) -> Path:
         if len(found) <= most or item.key in chosen:
             path = folder / item.key
             path.parent.mkdir(parents=True, exist_ok=True)
-            link(item.path, path)
+            link(Path(item.place), path)
     return folder
 
 
@@ -90,7 +90,7 @@ def run_tlpipe(source: Path, work: Path) -> dict[str, Any]:
 
 def write_plan(source: Path, features: Path, path: Path) -> dict[str, int]:
     """Write which images train and which judge, as ``train-head`` has it; the counts of these."""
-    paths = {item.key: str(item.path.resolve()) for item in items(source)}
+    paths = {item.key: str(Path(item.place).resolve()) for item in items(source)}
     found = planned(features)
     data, plan = found.data, found.plan
 

@@ -57,22 +57,22 @@ def make_image_set(
 ) -> ImageSet:
     """Link at most `most` images, evenly chosen, into a new folder below `work`."""
     folder, features = work / "images", work / "reference.h5"
-    found = [item for item in items(source) if item.path.suffix.lower() in SUFFIXES]
+    found = [item for item in items(source) if Path(item.place).suffix.lower() in SUFFIXES]
     if most is not None and len(found) > most:
         found = [found[i * len(found) // most] for i in range(most)]
     classes = Counter(item.label for item in found)
     usable = len(classes) > 1 and min(classes.values()) >= CLASS
     seen = set()
     for number, item in enumerate(found):
-        digest = hashlib.sha256(item.path.read_bytes()).digest()
+        digest = hashlib.sha256(Path(item.place).read_bytes()).digest()
         if digest in seen:
             continue
         seen.add(digest)
         # Two classes that mean nothing do for the rate of a classifier.
         label = str(item.label) if usable else ("a", "b")[number % 2]
-        path = folder / label / f"{number:08d}{item.path.suffix.lower()}"
+        path = folder / label / f"{number:08d}{Path(item.place).suffix.lower()}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        link(item.path, path)
+        link(Path(item.place), path)
     embed(folder, features, precision)
     keys, vectors = stored(features)
     kept = {folder / key for key in keys}

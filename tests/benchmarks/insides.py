@@ -23,7 +23,7 @@ from tlpipe.machine import usable_cores
 from tlpipe.precision import read_calibration
 from tlpipe.seams import OpenedNetwork
 from tlpipe.stages.session import open_graph, open_network
-from tlpipe.stages.source import open_source
+from tlpipe.stages.source import FileReader, open_source
 from tlpipe.stages.splits import Plan, plan_splits
 from tlpipe.stages.store import FeatureFile, Features, read_features
 from tlpipe.stages.weights import full_network, prepared_file, quantised_file
@@ -64,7 +64,7 @@ def loader_and_network(features: Path) -> tuple[Load, OpenedNetwork]:
         path = quantised_file(card, calibration, open_graph)
     # In one thread, which is all that the limit is measured with.
     execution = Execution(device="cpu", precision=precision, runtime=runtime, threads=1)
-    loads = loader(card.image_size, card.arithmetic, header.decoder)
+    loads = loader(FileReader(), card.image_size, card.arithmetic, header.decoder)
 
     def load(item: Item) -> np.ndarray | None:
         fetched = loads.fetch(item)

@@ -36,7 +36,7 @@ from tlpipe.stages.source import Source, open_source
 from tlpipe.stages.store import FeatureFile, FeatureHeader, Parts, Rows, feature_writer
 from tlpipe.types import DEFAULT_BACKBONE, FAST_DECODER
 from tlpipe.workflows.backbones import find_backbone
-from tlpipe.workflows.common import PRECISION, source_text
+from tlpipe.workflows.common import PRECISION
 
 FOLDERS = 60
 LONG_AGO_NS = 1_600_000_000 * 10**9
@@ -70,7 +70,7 @@ def header_for(source: Source) -> tuple[FeatureHeader, int]:
         provider="CPUExecutionProvider",
         precision=PRECISION,
         decoder=FAST_DECODER,
-        source=source_text(source),
+        source=source.text,
         created_at="2026-01-01T00:00:00+00:00",
     )
     return header, card.output.dim

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tlpipe.cli.options import PATH, backbone_option
+from tlpipe.cli.options import backbone_option
 from tlpipe.cli.show import counted, shown
 from tlpipe.execution import DEVICES
 
@@ -20,7 +19,7 @@ UNUSABLE = 1
 
 
 @click.command("doctor")
-@click.argument("source", type=PATH, required=False)
+@click.argument("source", required=False)
 @backbone_option
 @click.option(
     "--device",
@@ -30,7 +29,7 @@ UNUSABLE = 1
     help="What is tried out.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def doctor_command(source: Path | None, backbone: str, device: Any, as_json: bool) -> None:
+def doctor_command(source: str | None, backbone: str, device: Any, as_json: bool) -> None:
     """Say what this machine has, what is wrong with it, and how fast it can embed.
 
     Decoding and inference are timed for a few seconds, each alone: with the images of SOURCE, or

@@ -38,7 +38,7 @@ from tlpipe.cli.show import counted, say, show_rejects, show_survey
 def embed_command(
     ctx: click.Context,
     /,
-    source: Path,
+    source: str,
     output: Path,
     backbone: str,
     overwrite: bool,

@@ -130,7 +130,7 @@ def inspect_network_command(file: Path, as_json: bool, **more: Any) -> None:
 )
 @click.pass_context
 def check_command(
-    ctx: click.Context, /, backbone: str, source: Path, most: int, **more: Any
+    ctx: click.Context, /, backbone: str, source: str, most: int, **more: Any
 ) -> None:
     """Run a backbone with its own classes, so that a wrong preprocessing is seen.
 

@@ -47,7 +47,7 @@ class _Limit(click.ParamType[float]):
         return self.fail(f"{text!r} is neither a number of images nor a share like 5%.", param, ctx)
 
 
-source_argument = click.argument("source", type=PATH)
+source_argument = click.argument("source")
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace outputs that exist already."
 )
@@ -242,7 +242,7 @@ def update_options(command: F) -> F:
     return command
 
 
-def opened_source(source: Path, more: dict[str, Any]) -> Source:
+def opened_source(source: str, more: dict[str, Any]) -> Source:
     """Open the source that a command's arguments name, and take ``--allow-outside`` out of them."""
     from tlpipe.stages.source import open_source
 

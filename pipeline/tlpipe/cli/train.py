@@ -86,7 +86,7 @@ def train_head_command(
 def train_command(
     ctx: click.Context,
     /,
-    source: Path,
+    source: str,
     output: Path,
     backbone: str,
     overwrite: bool,

@@ -171,8 +171,8 @@ class ImageEmbedder(
 def _refusal(outcome: Outcome, number: int) -> ImageError:
     reject = outcome.reject
     assert reject is not None, "only rejects are refused"
-    path = outcome.item.path
-    name = f"Image {number} of X" if path == Path() else f"{str(path)!r} (image {number} of X)"
+    path = outcome.item.place
+    name = f"Image {number} of X" if path is None else f"{path!r} (image {number} of X)"
     return ImageError(
         f"{name} cannot be used: {reject.reason.value}. {reject.detail}",
         hint='With on_error="nan" such images get a row of NaN.',

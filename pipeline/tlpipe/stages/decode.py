@@ -16,37 +16,31 @@ installed Pillow decodes by itself is admitted; those it hands to another progra
 Ghostscript, metafiles to Windows) or only recognises (GRIB, BUFR, HDF5, MPEG) are not: images may
 come from strangers.
 
-Takes a path, gives the file's bytes with their SHA-256 and stat; takes bytes, or an image that is
-in memory, gives a ``Picture``; or gives a ``Reject``. Imports ``types`` and Pillow.
+Takes the bytes of an image file, or an image that is in memory; gives a ``Picture`` or a
+``Reject``. Imports ``types`` and Pillow.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import io
-import os
-import stat as stat_module
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from tlpipe.types import Content, FileStat, Picture, Reason, Reject, Stage
+from tlpipe.picture import Picture
+from tlpipe.types import FileStat, Reason, Reject, Stage
 
 if TYPE_CHECKING:
     from tlpipe.types import UInt8Array
 
 MAX_PIXELS = 178_956_970
 """Most pixels of an image: 2^29 bytes of RGB, the size at which Pillow itself refuses."""
-
-MAX_FILE_BYTES = 1 << 29
-"""Largest file that is read."""
 
 _NOT_DECODED_BY_PILLOW = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 
@@ -76,21 +70,6 @@ def quiet_pillow() -> Iterator[None]:
         warnings.filterwarnings("ignore", module=r"PIL\..*")
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         yield
-
-
-def read_file(path: Path) -> tuple[bytes, Content] | Reject:
-    """Read one file whole.
-
-    Returns
-    -------
-    tuple of bytes and Content, or Reject
-        The file's bytes, with their SHA-256 and the file's stat; or why there are none.
-    """
-    data = _read(path)
-    if isinstance(data, Reject):
-        return data
-    raw, stat = data
-    return raw, Content(hashlib.sha256(raw).digest(), stat)
 
 
 Reduce = Callable[["tuple[int, int]"], int]
@@ -178,30 +157,6 @@ def formats() -> list[str]:
 
 class _UnsupportedError(Exception):
     """An image of a pixel type with no defined way to RGB."""
-
-
-def _read(path: Path) -> tuple[bytes, FileStat] | Reject:
-    """Content and stat of a regular file."""
-    stat = FileStat()
-    try:
-        # Looked at before it is opened: opening a named pipe would wait for a writer.
-        if not stat_module.S_ISREG(path.stat().st_mode):
-            return Reject(Stage.SOURCE, Reason.UNREADABLE, "It is not a regular file.")
-        with path.open("rb", buffering=0) as stream:
-            found = os.fstat(stream.fileno())
-            stat = FileStat(found.st_size, found.st_mtime_ns)
-            if found.st_size > MAX_FILE_BYTES:
-                detail = f"{found.st_size} bytes; the limit is {MAX_FILE_BYTES}."
-                return Reject(Stage.DECODE, Reason.TOO_LARGE, detail, stat)
-            raw = stream.read()
-    except FileNotFoundError:
-        return Reject(Stage.SOURCE, Reason.MISSING, "There is no such file.")
-    except (OSError, ValueError) as exc:  # ValueError: a NUL character in the path
-        detail = getattr(exc, "strerror", None) or str(exc)
-        return Reject(Stage.SOURCE, Reason.UNREADABLE, f"{detail}.", stat)
-    if not raw:
-        return Reject(Stage.DECODE, Reason.EMPTY, "The file has no bytes.", stat)
-    return raw, stat
 
 
 def _decode(raw: bytes, reduce: Reduce | None) -> Picture:

@@ -25,7 +25,8 @@ import numpy as np
 from PIL import Image
 
 from tlpipe.errors import OptionError
-from tlpipe.types import EXACT_DECODER, FAST_DECODER, Picture, Preprocess
+from tlpipe.picture import Picture
+from tlpipe.types import EXACT_DECODER, FAST_DECODER, Preprocess
 
 try:
     import cykooz_resizer

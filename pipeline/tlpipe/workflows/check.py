@@ -165,7 +165,7 @@ def check_backbone(
         for (name, way), model in zip(ways, networks, strict=True):
             write_model(model, path)
             network = open_network(path, options.execution)
-            load = loader(card.image_size, way, decoder_of(options.decode))
+            load = loader(source.reader, card.image_size, way, decoder_of(options.decode))
             rows, rejects = [], Counter[str]()
             for outcome in run_over(judged, len(judged), network, load, options, progress, "check"):
                 if outcome.reject is None:
@@ -173,7 +173,7 @@ def check_backbone(
                 else:
                     rejects[outcome.reject.reason.value] += 1
             if not rows:
-                raise SourceError(f"No image of {str(source.path)!r} could be read.")
+                raise SourceError(f"No image of {source.name!r} could be read.")
             trials.append(_trial(name, stated is not None and way == stated, rows, known, names))
     return CheckResult(
         backbone=card.name,

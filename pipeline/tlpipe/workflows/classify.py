@@ -14,14 +14,14 @@ from pathlib import Path
 from tlpipe.errors import BackboneError, ClassifierError, OptionError
 from tlpipe.execution import Precision
 from tlpipe.files import check_output, is_file
-from tlpipe.seams import OpenedNetwork
+from tlpipe.seams import OpenedNetwork, Reader
 from tlpipe.stages.classifier import ClassifierInfo, read_metadata
 from tlpipe.stages.predictions import FORMATS, Columns, write_predictions
 from tlpipe.stages.preprocess import check_decoder
 from tlpipe.stages.session import open_network, properties_of
 from tlpipe.stages.source import Source, Survey
 from tlpipe.types import DECODERS, Item, Outcome, ProgressCallback
-from tlpipe.workflows.common import Surveyed, as_source, source_path
+from tlpipe.workflows.common import Surveyed, as_source, opened
 from tlpipe.workflows.pixels import loader
 from tlpipe.workflows.run_options import RunOptions
 from tlpipe.workflows.running import run_over
@@ -88,14 +88,15 @@ class Classifier:
 
     def outcomes(
         self,
+        reader: Reader,
         items: Iterable[Item],
         total: int,
         options: RunOptions,
         progress: ProgressCallback | None,
         stage: str,
     ) -> Iterator[Outcome]:
-        """Outcomes of all items, in order, each with the outputs computed, or a reject."""
-        load = loader(self.info.image_size, self.info.preprocess, self.info.decoder)
+        """Outcomes of all items that `reader` reads, in order: outputs, or rejects."""
+        load = loader(reader, self.info.image_size, self.info.preprocess, self.info.decoder)
         return run_over(items, total, self.network, load, options, progress, stage)
 
     def computing(self, shapes: Mapping[str, tuple[int, ...]]) -> OpenedNetwork:
@@ -249,20 +250,23 @@ def classify(
     """
     options, columns = options or RunOptions(), columns or Columns()
     output = Path(output)
-    inputs = [Path(classifier), source_path(source)]
+    source = opened(source)
+    inputs = [Path(classifier), *source.paths]
     check_output(output, overwrite=overwrite, suffixes=FORMATS, inputs=inputs)
-    opened = open_classifier(classifier, options)
-    classes = opened.info.classes
+    said = open_classifier(classifier, options)
+    classes = said.info.classes
     if columns.top_k is not None and not 1 <= columns.top_k <= len(classes):
         raise OptionError(
             f"--top-k is {columns.top_k}; it must be from 1 to {len(classes)}, the number of"
             " classes."
         )
-    opened = opened.saying(columns)
+    said = said.saying(columns)
     source = as_source(source, surveyed)
-    outcomes = opened.outcomes(source.items(), source.survey.count, options, progress, "classify")
+    outcomes = said.outcomes(
+        source.reader, source.items(), source.survey.count, options, progress, "classify"
+    )
     start = time.perf_counter()
-    multilabel = opened.info.multilabel
+    multilabel = said.info.multilabel
     summary = write_predictions(output, classes, columns, outcomes, multilabel=multilabel)
     rejected = summary.rejects.total()
     count = summary.images + rejected
@@ -275,6 +279,6 @@ def classify(
         unknown=summary.unknown if columns.unknown else None,
         too_many_rejects=options.too_many(rejected, count) or rejected == count,
         survey=source.survey,
-        provider=opened.network.provider,
+        provider=said.network.provider,
         elapsed_s=time.perf_counter() - start,
     )

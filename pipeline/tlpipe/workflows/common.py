@@ -9,7 +9,7 @@ import datetime
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tlpipe.stages.source import Source, Survey, open_source, printable
+from tlpipe.stages.source import Source, Survey, open_source
 from tlpipe.types import Item
 
 PRECISION = "fp32"
@@ -46,16 +46,6 @@ def spread(source: Source, most: int) -> Iterator[Item]:
             yield block.item(at - start)
             at = next(wanted, None)
         start += len(block)
-
-
-def source_path(source: Source | str | Path) -> Path:
-    """Where a source lies."""
-    return source.path if isinstance(source, Source) else Path(source)
-
-
-def source_text(source: Source) -> str:
-    """Where a source lies, as a feature file notes it."""
-    return printable(str(source.path.resolve()))
 
 
 def now() -> str:

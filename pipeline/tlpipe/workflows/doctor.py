@@ -190,11 +190,12 @@ def _loads(source: Source | str | Path | None, card: Card) -> _Loads:
         pixels = pixels_of(*how)
         call = functools.partial(pixels, sample_photo(), Content(b"", FileStat()))
         return _Loads([call], f"a photo made up, {WIDTH} x {HEIGHT}")
-    found, load = opened(source), loader(*how)
+    found = opened(source)
+    load = loader(found.reader, *how)
     count = found.survey.count
     items = list(spread(found, _SAMPLE))
     if not items:
-        raise SourceError(f"{str(found.path)!r} holds no images.", hint="Name another SOURCE.")
+        raise SourceError(f"{found.name!r} holds no images.", hint="Name another SOURCE.")
     calls = [functools.partial(_load, load, item) for item in items]
     return _Loads(calls, f"{len(items)} of {count} images")
 

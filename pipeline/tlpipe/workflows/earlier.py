@@ -22,7 +22,6 @@ from tlpipe.stages.store import (
     Run,
 )
 from tlpipe.types import Block
-from tlpipe.workflows.common import source_text
 from tlpipe.workflows.staleness import check_fresh
 
 MOST_PLANNED = 1 << 17
@@ -175,10 +174,7 @@ def compare(source: Source, earlier: Earlier, met_fresh: Callable[[], object]) -
     if file is not None:
         result.gone = file.count - result._from_file - known.changed
         result.same = (
-            in_step
-            and not result.gone
-            and not known.changed
-            and source_text(source) == file.header.source
+            in_step and not result.gone and not known.changed and source.text == file.header.source
         )
     return result
 
@@ -203,14 +199,14 @@ def check_gone(source: Source, file: FeatureFile, found: Comparison, most: float
     allowed = (MOST_GONE if most is None else most) * (
         file.count if most is None or isinstance(most, float) else 1
     )
-    elsewhere = source_text(source) != file.header.source
+    elsewhere = source.text != file.header.source
     shrunk = found.kept + found.fresh < file.count - allowed
     if found.gone <= allowed or (most is None and not shrunk and not elsewhere):
         return
     where = f", which was made of {file.header.source!r}," if elsewhere else ""
     raise SourceError(
         f"{found.gone:,} of the {file.count:,} images in {str(file.path)!r}{where} are not in"
-        f" {str(source.path)!r} any more: their embeddings would be dropped.",
+        f" {source.name!r} any more: their embeddings would be dropped.",
         hint="If a disk or folder is missing, bring it back. If it is meant so, allow it with"
         " --max-gone 100%, or choose another --output.",
     )

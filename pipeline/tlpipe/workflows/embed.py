@@ -26,7 +26,7 @@ from tlpipe.types import DEFAULT_BACKBONE, ProgressCallback, Split
 from tlpipe.version import __version__
 from tlpipe.workflows.ahead import Ahead
 from tlpipe.workflows.backbones import find_backbone
-from tlpipe.workflows.common import Surveyed, now, opened, source_path, source_text
+from tlpipe.workflows.common import Surveyed, now, opened
 from tlpipe.workflows.earlier import (
     Comparison,
     Earlier,
@@ -164,10 +164,9 @@ def embed(
     """
     options, update = options or RunOptions(), update or UpdateOptions()
     output = Path(output)
-    inputs = [source_path(source)]
-    check_output(output, overwrite=True, suffixes=FEATURE_SUFFIXES, inputs=inputs)
-    card = find_backbone(backbone)
     source = opened(source)
+    check_output(output, overwrite=True, suffixes=FEATURE_SUFFIXES, inputs=source.paths)
+    card = find_backbone(backbone)
     header = FeatureHeader(
         tlpipe_version=__version__,
         fingerprint="",
@@ -175,7 +174,7 @@ def embed(
         provider="",
         precision="",
         decoder="",
-        source=source_text(source),
+        source=source.text,
         created_at=now(),
     )
     arithmetic = Arithmetic(card, options)

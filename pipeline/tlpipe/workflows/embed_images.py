@@ -17,6 +17,7 @@ from tlpipe.execution import Execution
 from tlpipe.seams import OpenedNetwork
 from tlpipe.stages.engine import Fetched, Loader
 from tlpipe.stages.session import open_network
+from tlpipe.stages.source import FileReader
 from tlpipe.types import (
     DEFAULT_BACKBONE,
     Content,
@@ -27,7 +28,7 @@ from tlpipe.types import (
     Reject,
 )
 from tlpipe.workflows.backbones import find_backbone
-from tlpipe.workflows.pixels import decoder_of, fetch, pixels_of, pixels_of_image
+from tlpipe.workflows.pixels import decoder_of, fetching, pixels_of, pixels_of_image
 from tlpipe.workflows.precision import Arithmetic
 from tlpipe.workflows.run_options import RunOptions
 from tlpipe.workflows.running import run_over
@@ -85,7 +86,7 @@ def embed_images(
     network = _network(arithmetic.network_file(), arithmetic.execution)
     load = _loader(images, card, decoder_of(options.decode))
     items = (
-        Item(str(number), image if isinstance(image, Path) else Path())
+        Item(str(number), str(image) if isinstance(image, Path) else None)
         for number, image in enumerate(images)
     )
     return run_over(items, len(images), network, load, options, progress, "embed")
@@ -96,12 +97,14 @@ def _loader(images: Sequence[Any], card: Card, decoder: str) -> Loader:
     of_file = pixels_of(card.image_size, card.arithmetic, decoder)
     of_image = pixels_of_image(card.image_size, card.arithmetic, decoder)
 
+    fetch = fetching(FileReader())
+
     def fetched(item: Item) -> Fetched:
-        return fetch(item) if isinstance(images[int(item.key)], Path) else (b"", _IN_MEMORY)
+        return fetch(item) if item.place is not None else (b"", _IN_MEMORY)
 
     def prepare(item: Item, raw: bytes, content: Content) -> UInt8Array | Reject:
         image = images[int(item.key)]
-        return of_file(raw, content) if isinstance(image, Path) else of_image(image)
+        return of_file(raw, content) if item.place is not None else of_image(image)
 
     return Loader(fetched, prepare)
 

@@ -16,7 +16,7 @@ from tlpipe.stages.report import write_report
 from tlpipe.stages.source import Source, Survey
 from tlpipe.types import SPLIT_CHOICES, Item, ProgressCallback, Split, SplitChoice
 from tlpipe.workflows.classify import open_classifier
-from tlpipe.workflows.common import Surveyed, as_source, source_path
+from tlpipe.workflows.common import Surveyed, as_source, opened
 from tlpipe.workflows.run_options import RunOptions
 from tlpipe.workflows.truth import judged, truth_of
 
@@ -97,21 +97,22 @@ def evaluate(
         raise OptionError(
             f"The split {split!r} is unknown.", hint=f"Use one of {list(SPLIT_CHOICES)}."
         )
+    source = opened(source)
     if output is not None:
-        inputs = [Path(classifier), source_path(source)]
+        inputs = [Path(classifier), *source.paths]
         check_output(Path(output), overwrite=overwrite, suffixes=(".json",), inputs=inputs)
-    opened = open_classifier(classifier, options)
+    judge = open_classifier(classifier, options)
     source = as_source(source, surveyed)
-    classes = list(opened.info.classes)
+    classes = list(judge.info.classes)
     chosen = _choose(source, split)
     cells = {name for s, name in source.survey.labels if name is not None and s in chosen}
-    truth, notices = truth_of(opened.info, cells, f"The source {str(source.path)!r}")
+    truth, notices = truth_of(judge.info, cells, f"The source {source.name!r}")
     total = sum(
         n for (s, name), n in source.survey.labels.items() if name is not None and s in chosen
     )
     if not total:
         raise SourceError(
-            f"The source {str(source.path)!r} holds no labelled image"
+            f"The source {source.name!r} holds no labelled image"
             + ("." if split in ("auto", "all") else f" of the split {split!r}."),
             hint="One folder per class, or a CSV with a label column, is needed to judge.",
         )
@@ -121,7 +122,7 @@ def evaluate(
 
     probabilities, labels = [], []
     rejects: Counter[str] = Counter()
-    for outcome in opened.outcomes(items(), total, options, progress, "evaluate"):
+    for outcome in judge.outcomes(source.reader, items(), total, options, progress, "evaluate"):
         if outcome.reject is not None:
             rejects[outcome.reject.reason] += 1
         elif outcome.item.label is not None:
@@ -130,7 +131,7 @@ def evaluate(
     if not labels:
         raise SourceError(f"None of the {total} labelled images could be read.")
     result = EvaluateResult(
-        metrics=judged(opened.info, np.stack(probabilities), np.array(labels)),
+        metrics=judged(judge.info, np.stack(probabilities), np.array(labels)),
         classes=classes,
         judged_on=_words(chosen, source),
         rejects=rejects,
@@ -163,5 +164,5 @@ def _choose(source: Source, split: SplitChoice) -> set[Split]:
 
 def _words(chosen: set[Split], source: Source) -> str:
     if len(chosen) > 1:
-        return f"all labelled images of {str(source.path)!r}"
-    return f"the {next(iter(chosen)).name.lower()} split of {str(source.path)!r}"
+        return f"all labelled images of {source.name!r}"
+    return f"the {next(iter(chosen)).name.lower()} split of {source.name!r}"

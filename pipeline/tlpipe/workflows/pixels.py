@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tlpipe.stages.decode import decode, picture_of, read_file
+from tlpipe.picture import Picture
+from tlpipe.seams import Reader
+from tlpipe.stages.decode import decode, picture_of
 from tlpipe.stages.engine import Fetched, Loader
 from tlpipe.stages.preprocess import check_decoder, default_decoder, preprocess, reduction
 from tlpipe.types import (
@@ -16,7 +19,6 @@ from tlpipe.types import (
     DecodeMode,
     FileStat,
     Item,
-    Picture,
     Preprocess,
     Reason,
     Reject,
@@ -102,12 +104,22 @@ def _prepared(
     return prepared
 
 
-def fetch(item: Item) -> Fetched:
-    """Read the file of an item."""
-    return read_file(item.path)
+def fetching(reader: Reader) -> Callable[[Item], Fetched]:
+    """Function from an item to its content and the SHA-256 of it, or to a reject."""
+
+    def fetch(item: Item) -> Fetched:
+        read = reader.read(item.place)
+        if isinstance(read, Reject):
+            return read
+        raw, stat = read
+        if not raw:
+            return Reject(Stage.DECODE, Reason.EMPTY, "The file has no bytes.", stat)
+        return raw, Content(hashlib.sha256(raw).digest(), stat)
+
+    return fetch
 
 
-def loader(size: tuple[int, int], spec: Preprocess, decoder: str) -> Loader:
-    """What makes pixels of an item; the parameters are those of ``pixels_of``."""
+def loader(reader: Reader, size: tuple[int, int], spec: Preprocess, decoder: str) -> Loader:
+    """What makes pixels of the items that `reader` reads; for the others see ``pixels_of``."""
     pixels = pixels_of(size, spec, decoder)
-    return Loader(fetch, lambda item, raw, content: pixels(raw, content))
+    return Loader(fetching(reader), lambda item, raw, content: pixels(raw, content))

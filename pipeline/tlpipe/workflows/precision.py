@@ -20,9 +20,9 @@ from tlpipe.errors import BackboneError, SourceError
 from tlpipe.execution import ON_CPU, Execution
 from tlpipe.files import cache_dir, make_folder
 from tlpipe.precision import FLOORS, Agreement, Calibration, read_agreement, read_calibration
-from tlpipe.seams import Network
+from tlpipe.seams import Network, Reader
 from tlpipe.stages.session import open_graph, open_network, settled
-from tlpipe.stages.source import Source
+from tlpipe.stages.source import FileReader, Source
 from tlpipe.stages.store import FeatureHeader
 from tlpipe.stages.weights import calibrated, prepared_file, quantised_file, range_file
 from tlpipe.types import Item, Outcome, ProgressCallback
@@ -64,6 +64,7 @@ class Arithmetic:
         self.unsettled = False
         self._calibration: Calibration | None = None
         self._decoder = decoder_of(options.decode)
+        self._reader: Reader = FileReader()
 
     @property
     def _is_int8(self) -> bool:
@@ -106,6 +107,7 @@ class Arithmetic:
             if known is not None and self._options.min_agreement is not None:
                 self._check(replace(known, floor=self._options.min_agreement))
             return header
+        self._reader = source.reader
         calibrating, comparing = samples(source, calibrate=self._is_int8)
         used: set[bytes] = set()
         if self._is_int8:
@@ -153,7 +155,7 @@ class Arithmetic:
         progress: ProgressCallback | None,
         stage: str,
     ) -> Iterator[Outcome]:
-        load = loader(self._card.image_size, self._card.arithmetic, self._decoder)
+        load = loader(self._reader, self._card.image_size, self._card.arithmetic, self._decoder)
         options = RunOptions(threads=self._options.threads)
         outcomes = run_over(items, len(items), network, load, options, progress, stage)
         return (outcome for outcome in outcomes if outcome.reject is None)

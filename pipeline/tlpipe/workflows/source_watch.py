@@ -22,7 +22,7 @@ class SourceWatch:
     def __init__(self, source: Source) -> None:
         self.vanished = 0
         self._source = source
-        self._root = _identity(source.path)
+        self._roots = [_identity(path) for path in source.paths]
 
     def check(self, item: Item, reject: Reject) -> None:
         """Raise where an item was rejected because its source is not there any more.
@@ -34,16 +34,17 @@ class SourceWatch:
         if reject.stage is not Stage.SOURCE or reject.reason is Reason.DUPLICATE_KEY:
             return
         source = self._source
-        gone = _identity(source.path) != self._root
-        if source.unique_keys and not gone:  # a folder, which listed it a moment ago
-            gone = _identity(item.path.parent) is None or is_unplugged(item.path)
+        gone = [_identity(path) for path in source.paths] != self._roots
+        if source.walked and not gone:  # a folder, which listed it a moment ago
+            path = Path(item.place)
+            gone = _identity(path.parent) is None or is_unplugged(path)
         if gone:
             raise SourceError(
-                f"The source {str(source.path)!r} went away while it was read, at {item.key!r}"
+                f"The source {source.name!r} went away while it was read, at {item.key!r}"
                 f" ({reject.detail})",
                 hint="Connect or mount it again, and run the same command.",
             )
-        self.vanished += source.unique_keys and reject.reason is Reason.MISSING
+        self.vanished += source.walked and reject.reason is Reason.MISSING
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -13,7 +13,7 @@ from tlpipe.stages.source import Source
 from tlpipe.stages.weights import weight_files
 from tlpipe.types import DEFAULT_BACKBONE, ProgressCallback
 from tlpipe.workflows.backbones import find_backbone
-from tlpipe.workflows.common import Surveyed, as_source, source_path
+from tlpipe.workflows.common import Surveyed, as_source, opened
 from tlpipe.workflows.embed import EmbedResult, embed
 from tlpipe.workflows.run_options import RunOptions
 from tlpipe.workflows.train_head import TrainResult, check_classifier_output, train_head
@@ -72,7 +72,8 @@ def train(
     output = Path(output)
     features = features_path(output)
     card = find_backbone(backbone)
-    inputs = [source_path(source), *weight_files(card)]
+    source = opened(source)
+    inputs = [*source.paths, *weight_files(card)]
     check_classifier_output(output, overwrite=overwrite, inputs=inputs)
     check_output(features, overwrite=True, inputs=inputs)
     source = as_source(source, surveyed)
@@ -104,7 +105,7 @@ def _check_labels(source: Source) -> None:
     if len(classes) < 2:
         found = f"only the class {classes[0]!r}" if classes else "no labels"
         raise TrainingDataError(
-            f"The source {str(source.path)!r} has {found}; a classifier needs two classes or more.",
+            f"The source {source.name!r} has {found}; a classifier needs two classes or more.",
             hint="Sort the images into one folder per class, or list them in a CSV with a label"
             " column.",
         )
@@ -116,7 +117,7 @@ def _check_label_sets(source: Source, separator: str) -> None:
     if not any(names_in(cell, separator) for cell in cells):
         found = f"the labels {cells[:10]}, which name nothing" if cells else "no labels"
         raise TrainingDataError(
-            f"The source {str(source.path)!r} has {found}.",
+            f"The source {source.name!r} has {found}.",
             hint="List the images in a CSV with a label column, the labels of an image joined by"
             f" {separator!r}.",
         )

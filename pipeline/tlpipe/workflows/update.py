@@ -41,7 +41,7 @@ from tlpipe.types import (
     Twin,
 )
 from tlpipe.workflows.earlier import Comparison, Earlier
-from tlpipe.workflows.pixels import fetch, pixels_of
+from tlpipe.workflows.pixels import fetching, pixels_of
 from tlpipe.workflows.run_options import RunOptions
 from tlpipe.workflows.running import Reporter, planned
 from tlpipe.workflows.source_watch import SourceWatch
@@ -154,7 +154,7 @@ class _Update:
         """Items to embed, rows that are taken over, and what is known to be a reject, in order."""
         known, source = self._known, self._job.source
         known.rewind()
-        met = None if source.unique_keys else DigestIndex()
+        met = None if source.walked else DigestIndex()
         with contextlib.closing(met) if met is not None else contextlib.nullcontext():
             for block, runs in self._blocks():
                 twice = set() if met is None else _twice(block.keys, met)
@@ -192,7 +192,7 @@ class _Update:
                 contents.settle(content.sha256, Outcome(item, reject=loaded))
             return loaded
 
-        return Loader(fetch, prepare)
+        return Loader(fetching(self._job.source.reader), prepare)
 
     def _take(self, outcome: Outcome, writer: FeatureWriter) -> bool:
         """Write what became of an item, those that were embedded several at once.

@@ -22,17 +22,18 @@ that may have no end.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tlpipe.errors import SourceError
 from tlpipe.files import is_dir, is_file
 from tlpipe.stages.source.folder import open_folder
-from tlpipe.stages.source.manifest import MANIFEST_DELIMITERS, open_manifest
+from tlpipe.stages.source.manifest import open_manifest
 from tlpipe.stages.source.places import real_folders
+from tlpipe.stages.source.reading import FileReader as FileReader
+from tlpipe.stages.source.survey import Asked, file_stat
 from tlpipe.stages.source.survey import Source as Source
 from tlpipe.stages.source.survey import Survey as Survey
-from tlpipe.stages.source.survey import file_stat
 from tlpipe.stages.source.survey import printable as printable
 from tlpipe.stages.source.walk import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
 from tlpipe.types import Block, Split
@@ -62,25 +63,28 @@ def open_source(path: str | Path, *, allow_outside: Sequence[str | Path] = ()) -
     if is_dir(path):
         return open_folder(path, allowed)
     if is_file(path):
-        if path.suffix.lower() in MANIFEST_DELIMITERS:
-            return open_manifest(path, allowed)
-        return _single(path)
-    if os.path.exists(path):  # noqa: PTH110  (Path.exists may raise)
-        raise SourceError(
-            f"The source {str(path)!r} is neither a folder nor a regular file.",
-            hint="Give a folder of images, an image, or a CSV manifest.",
-        )
+        open_file = _FILES.get(path.suffix.lower())
+        return _single(path) if open_file is None else open_file(path, allowed)
+    there = os.path.exists(path)  # noqa: PTH110  (Path.exists may raise)
+    wrong = "is neither a folder nor a regular file" if there else "does not exist"
     raise SourceError(
-        f"The source {str(path)!r} does not exist.",
+        f"The source {str(path)!r} {wrong}.",
         hint="Give a folder of images, an image, or a CSV manifest.",
     )
 
 
 def _single(path: Path) -> Source:
-    def blocks(survey: Survey, stats: bool) -> Iterator[Block]:
+    def blocks(survey: Survey, asked: Asked) -> Iterator[Block]:
         survey.layout = "one file"
         survey.labels[Split.NONE, None] = 1
-        found = [file_stat(str(path))] if stats else []
+        found = [file_stat(str(path))] if asked.stats else []
         yield Block([printable(path.name)], [str(path)], [None], [Split.NONE], found)
 
-    return Source(path, blocks, unique_keys=True)
+    return Source(str(path), blocks, paths=[path], walked=True)
+
+
+_FILES: dict[str, Callable[[Path, Sequence[str]], Source]] = {
+    ".csv": open_manifest,
+    ".tsv": open_manifest,
+}
+"""Kinds of files that list or hold images, by extension."""

@@ -13,6 +13,7 @@ from tlpipe.stages.source.survey import (
     BLOCK_ITEMS,
     OUTSIDE,
     SPLIT_NAMES,
+    Asked,
     Source,
     Survey,
     file_stat,
@@ -28,13 +29,13 @@ def open_folder(root: Path, allowed: Sequence[str]) -> Source:
     start = as_folder(str(root))
     known: list[dict[str, Split]] = []  # decided once, so that no later scan labels otherwise
 
-    def blocks(survey: Survey, stats: bool) -> Iterator[Block]:
+    def blocks(survey: Survey, asked: Asked) -> Iterator[Block]:
         if not known:
             known.append(_split_folders(root, Walker(Places(start, allowed)), start))
-        scan = _Scan(Walker(Places(start, allowed)), known[0], stats, survey)
+        scan = _Scan(Walker(Places(start, allowed)), known[0], asked.stats, survey)
         yield from scan.blocks(start)
 
-    return Source(root, blocks, unique_keys=True)
+    return Source(str(root), blocks, paths=[root], walked=True)
 
 
 @dataclass(slots=True)
@@ -63,7 +64,7 @@ class _Scan:
 
     def blocks(self, start: str) -> Iterator[Block]:
         """All items, at most ``BLOCK_ITEMS`` at a time."""
-        block = _new()
+        block = Block()
         open_ = [_Visit(self.walker.listing(start, ""), "", Split.NONE, None)]
         while open_:
             here = open_[-1]
@@ -74,7 +75,7 @@ class _Scan:
                 self._take(here, block, end)
                 if len(block) == BLOCK_ITEMS:
                     yield block
-                    block = _new()
+                    block = Block()
             if into is None:
                 open_.pop()
                 self._leave(here, open_)
@@ -92,7 +93,7 @@ class _Scan:
         prefix = here.folder.prefix
         paths = here.folder.paths(names)
         block.keys.extend([prefix + name for name in names])
-        block.paths.extend(paths)
+        block.places.extend(paths)
         block.labels.extend([here.label] * len(names))
         block.splits.extend([here.split] * len(names))
         if self.stats:
@@ -145,10 +146,6 @@ class _Scan:
                 + (f", like {others} more" if others else "")
                 + ": name the folder it leads into with --allow-outside FOLDER to follow it."
             )
-
-
-def _new() -> Block:
-    return Block([], [], [], [], [])
 
 
 def _split_folders(root: Path, walker: Walker, start: str) -> dict[str, Split]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from tlpipe.errors import SourceError
 from tlpipe.files import RowLines, is_file
 from tlpipe.stages.source.places import Places, as_folder
-from tlpipe.stages.source.survey import BLOCK_ITEMS, SPLIT_NAMES, Source, Survey, file_stat
+from tlpipe.stages.source.survey import BLOCK_ITEMS, SPLIT_NAMES, Asked, Source, Survey, file_stat
 from tlpipe.types import Block, Split
 
 MANIFEST_DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -32,30 +32,30 @@ def open_manifest(path: Path, allowed: Sequence[str]) -> Source:
     with closing(_rows(path, where)) as rows:
         _columns(next(rows, (1, []))[1], where, Survey(""))
 
-    def blocks(survey: Survey, stats: bool) -> Iterator[Block]:
+    def blocks(survey: Survey, asked: Asked) -> Iterator[Block]:
         survey.layout = "a manifest"
         folder = as_folder(str(path.parent))
         places = Places(folder, allowed)
         with closing(_rows(path, where)) as rows:
             columns = _columns(next(rows, (1, []))[1], where, survey)
-            block = Block([], [], [], [], [])
+            block = Block()
             for line, row in rows:
                 if not row or row == [""]:
                     survey.skipped["blank line"] += 1
                     continue
                 key, label, split = _values(row, columns, f"{where}, line {line}")
                 block.keys.append(key)
-                block.paths.append(_path(key, folder, places, f"{where}, line {line}"))
+                block.places.append(_path(key, folder, places, f"{where}, line {line}"))
                 block.labels.append(label)
                 block.splits.append(split)
                 survey.labels[split, label] += 1
                 if len(block) == BLOCK_ITEMS:
-                    yield _with_stats(block, stats)
-                    block = Block([], [], [], [], [])
+                    yield _with_stats(block, asked.stats)
+                    block = Block()
             if len(block):
-                yield _with_stats(block, stats)
+                yield _with_stats(block, asked.stats)
 
-    return Source(path, blocks, unique_keys=False)
+    return Source(str(path), blocks, paths=[path])
 
 
 def _too_long(where: str, line: int) -> SourceError:
@@ -146,5 +146,5 @@ def _path(written: str, folder: str, places: Places, where: str) -> str:
 
 def _with_stats(block: Block, stats: bool) -> Block:
     if stats:
-        block.stats.extend(map(file_stat, block.paths))
+        block.stats.extend(map(file_stat, block.places))
     return block

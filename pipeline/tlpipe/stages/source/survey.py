@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tlpipe.errors import SourceError
+from tlpipe.errors import OptionError, SourceError
+from tlpipe.seams import Reader
+from tlpipe.stages.source.reading import FileReader
 from tlpipe.types import Block, Item, Split
 
 BLOCK_ITEMS = 4096
@@ -68,6 +70,26 @@ class Survey:
         return {split: counts[split] for split in Split if counts[split]}
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What blocks shall hold beside keys, places, labels and splits.
+
+    Attributes
+    ----------
+    stats : bool
+        Sizes and times of change.
+    columns : tuple of str
+        Further columns, some of those that the source has.
+    """
+
+    stats: bool = False
+    columns: tuple[str, ...] = ()
+
+
+ListBlocks = Callable[[Survey, Asked], Iterator[Block]]
+"""Takes a ``Survey`` of no items; gives the blocks, and has the survey filled when they end."""
+
+
 class Source:
     """Images that can be listed any number of times, always in the same order.
 
@@ -75,39 +97,72 @@ class Source:
 
     Parameters
     ----------
-    path : pathlib.Path
+    name : str
         As the user gave it.
-    list_blocks : callable
-        Takes a ``Survey`` of no items and whether stats are wanted; gives the blocks, and has the
-        survey filled when they end.
-    unique_keys : bool
+    list_blocks : ListBlocks
+    reader : Reader, optional
+        By default places are paths of files.
+    paths : sequence of pathlib.Path
+        The folder, or the local files, that it consists of.
+    walked : bool
+        Whether its items are the files of a folder, listed by walking it: no two of them can have
+        the same key.
+    columns : sequence of str
+        Names of the further columns it has.
 
     Attributes
     ----------
-    path : pathlib.Path
-    unique_keys : bool
-        Whether no two items can have the same key.
+    name, reader, paths, walked, columns
     """
 
     def __init__(
         self,
-        path: Path,
-        list_blocks: Callable[[Survey, bool], Iterator[Block]],
+        name: str,
+        list_blocks: ListBlocks,
         *,
-        unique_keys: bool,
+        reader: Reader | None = None,
+        paths: Sequence[Path] = (),
+        walked: bool = False,
+        columns: Sequence[str] = (),
     ) -> None:
-        self.path = path
-        self.unique_keys = unique_keys
+        self.name = name
+        self.reader: Reader = FileReader() if reader is None else reader
+        self.paths = tuple(paths)
+        self.walked = walked
+        self.columns = tuple(columns)
         self._list_blocks = list_blocks
         self._survey: Survey | None = None
 
-    def scan(self, *, stats: bool) -> Iterator[Block]:
+    @property
+    def text(self) -> str:
+        """Where it lies, as files note it: an absolute path, or what the user gave."""
+        return printable(str(self.paths[0].resolve()) if len(self.paths) == 1 else self.name)
+
+    def check_columns(self, columns: Sequence[str]) -> None:
+        """Refuse columns that the source has not.
+
+        Raises
+        ------
+        OptionError
+        """
+        missing = [name for name in columns if name not in self.columns]
+        if missing:
+            has = f"its further columns are {list(self.columns)}" if self.columns else "it has none"
+            raise OptionError(
+                f"The source {self.name!r} has no further columns {missing}; {has}.",
+                hint="Further columns are those of a manifest or table beside path, label and"
+                " split.",
+            )
+
+    def scan(self, *, stats: bool, columns: Sequence[str] = ()) -> Iterator[Block]:
         """Walk the source once; when it ends, the survey is that of this walk.
 
         Parameters
         ----------
         stats : bool
-            Whether blocks hold the sizes and modification times of the files.
+            Whether blocks hold the sizes and times of change of the images.
+        columns : sequence of str
+            Further columns that blocks shall hold; see ``check_columns``.
 
         Yields
         ------
@@ -120,14 +175,14 @@ class Source:
             The source cannot be listed, is ambiguous, or ends without an image.
         """
         survey = Survey("")
-        yield from self._list_blocks(survey, stats)
+        yield from self._list_blocks(survey, Asked(stats, tuple(columns)))
         if not survey.count:
             raise self._without_image(survey)
         self._survey = survey
 
-    def items(self) -> Iterator[Item]:
+    def items(self, columns: Sequence[str] = ()) -> Iterator[Item]:
         """A new stream of all items; raises as ``scan``."""
-        for block in self.scan(stats=False):
+        for block in self.scan(stats=False, columns=columns):
             for index in range(len(block)):
                 yield block.item(index)
 
@@ -145,7 +200,7 @@ class Source:
         skipped = ", ".join(f"{n} {what}" for what, n in sorted(survey.skipped.items()))
         follow = " Links that lead outside are followed with --allow-outside FOLDER."
         return SourceError(
-            f"The source {str(self.path)!r} holds no image"
+            f"The source {self.name!r} holds no image"
             + (f" (skipped: {skipped})." if skipped else "."),
             hint="Images are recognised by their extension: .jpg, .png, .webp, .tif and so on."
             + (follow if survey.skipped[OUTSIDE] else ""),
