@@ -21,6 +21,7 @@ LAYERS = [
         "files",
         "label_cells",
         "last_layer",
+        "lock",
         "machine",
         "picture",
         "precision",
@@ -58,7 +59,7 @@ OWNERS = {
     "cykooz_resizer": {"stages/preprocess.py"},
     "rich": {"cli/show.py", "cli/progress.py"},
     "click": {"cli/"},
-    "filelock": {"stages/download/", "stages/store/lock.py"},
+    "filelock": {"stages/download/", "lock.py"},
     "pyarrow": {"stages/tables/parquet.py"},
     "sqlite3": {"stages/store/index.py"},
 }
