@@ -30,10 +30,10 @@ from tlpipe.label_cells import joined, names_in, parted
 from tlpipe.stages.classifier import read_metadata
 from tlpipe.stages.label_sets import as_strata, labels_of, learnable, rarest_labels, table_of
 from tlpipe.stages.metrics import MultilabelMetrics
+from tlpipe.stages.predictions import Columns
 from tlpipe.stages.store import Rows, feature_writer, read_features
 from tlpipe.stages.store.rows import stats_of
 from tlpipe.stages.thresholds import PRIOR_ROWS, best_logit, tune
-from tlpipe.workflows.classify import Columns
 
 # -- cells and sets --------------------------------------------------------------------------------
 
