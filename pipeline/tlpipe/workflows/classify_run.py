@@ -32,6 +32,7 @@ from tlpipe.workflows.common import Surveyed
 from tlpipe.workflows.pixels import loader
 from tlpipe.workflows.run_options import RunOptions
 from tlpipe.workflows.running import Reporter, planned
+from tlpipe.workflows.source_watch import SourceWatch
 from tlpipe.workflows.work_kept import work_kept
 
 if TYPE_CHECKING:
@@ -234,11 +235,14 @@ class _Images:
         info, network = job.classifier.info, job.classifier.network
         load = loader(self._source.reader, info.image_size, info.preprocess, info.decoder)
         report = Reporter(job.progress, "classify", self._source.survey.count)
+        watch = SourceWatch(self._source)
         with planned(job.options, network, report) as plan:
             results = run(self._planned(), load, network, plan)
             with contextlib.closing(results):
                 for result in results:
                     if isinstance(result, Outcome):
+                        if result.reject is not None:
+                            watch.check(result.item, result.reject)
                         row, item = job.form.row(result), result.item
                         self._parts.add(row)
                     else:

@@ -66,16 +66,22 @@ def part_content(rows: Sequence[Row], job: str, run: str) -> bytes:
     return json.dumps(head).encode() + b"\n" + lines
 
 
+OTHER_JOB = PartFile(Path(), "", "", "")
+"""Stands for a part of another job."""
+
+
 def described(path: Path, job: str) -> PartFile | None:
-    """What a part says of itself; None where it is damaged, or of another job."""
+    """What a part says of itself, or ``OTHER_JOB``; None, and a warning, where it is damaged."""
     try:
         with path.open("rb") as stream:
             head = json.loads(stream.readline())
-        if head["format"] != _FORMAT or head["job"] != job:
-            return None
+        if not isinstance(head, dict) or head.get("format") != _FORMAT:
+            raise ValueError(f"it is no {_FORMAT}")
+        if head["job"] != job:
+            return OTHER_JOB
         return PartFile(path, str(head["first"]), str(head["run"]), str(head["sha256"]))
-    except (OSError, ValueError, KeyError, TypeError) as exc:
-        _log.warning("The part %r of an earlier run cannot be read: %s.", str(path), exc)
+    except (OSError, ValueError, KeyError) as exc:
+        _log.warning("The part %r of an earlier run cannot be used: %s.", str(path), exc)
         return None
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tlpipe.errors import OutputError
 from tlpipe.files import sync_folder, whole_file
-from tlpipe.stages.predictions.part_file import PartFile, described, part_content
+from tlpipe.stages.predictions.part_file import OTHER_JOB, PartFile, described, part_content
 from tlpipe.stages.predictions.rows import Row
 
 _log = logging.getLogger(__name__)
@@ -95,14 +95,13 @@ class PredictionParts:
         if _mark_of(self._target) == self._done():
             return []  # that run was finished, and cut short when it had only to tidy up
         found = [described(path, self._job) for path in self.names()]
-        usable = [part for part in found if part is not None]
-        if len(usable) < len(found):
+        if OTHER_JOB in found:
             _log.warning(
                 "Unfinished predictions in %r are of another classifier or source, or say other"
                 " things: they are not used.",
                 str(self.folder),
             )
-        return usable
+        return [part for part in found if part is not None and part is not OTHER_JOB]
 
     def begin(self, keep: list[PartFile]) -> None:
         """Make the folder ready for this run's parts; all but `keep` is removed from it.
