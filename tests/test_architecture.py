@@ -22,6 +22,8 @@ LAYERS = [
         "label_cells",
         "last_layer",
         "machine",
+        "parquet_guard",
+        "parquet_pages",
         "picture",
         "precision",
         "records",
@@ -59,7 +61,7 @@ OWNERS = {
     "rich": {"cli/show.py", "cli/progress.py"},
     "click": {"cli/"},
     "filelock": {"stages/download/", "stages/store/lock.py"},
-    "pyarrow": {"stages/tables/parquet.py"},
+    "pyarrow": {"parquet_guard.py", "stages/tables/parquet.py", "stages/source/parquet/"},
     "sqlite3": {"stages/store/index.py"},
 }
 
