@@ -28,7 +28,7 @@ from pathlib import Path
 from tlpipe.errors import SourceError
 from tlpipe.files import is_dir, is_file
 from tlpipe.stages.source.folder import open_folder
-from tlpipe.stages.source.manifest import open_manifest
+from tlpipe.stages.source.manifest import open_json_manifest, open_text_manifest
 from tlpipe.stages.source.places import real_folders
 from tlpipe.stages.source.reading import FileReader as FileReader
 from tlpipe.stages.source.survey import Asked, file_stat
@@ -84,7 +84,9 @@ def _single(path: Path) -> Source:
 
 
 _FILES: dict[str, Callable[[Path, Sequence[str]], Source]] = {
-    ".csv": open_manifest,
-    ".tsv": open_manifest,
+    ".csv": open_text_manifest,
+    ".tsv": open_text_manifest,
+    ".jsonl": open_json_manifest,
+    ".ndjson": open_json_manifest,
 }
 """Kinds of files that list or hold images, by extension."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 MOST_TEXT = 16 << 10
 """Bytes of a key, label or other text: four times the longest path of Linux."""
+
 
 class ParquetTable(Table):
     """A Parquet file of vectors."""
