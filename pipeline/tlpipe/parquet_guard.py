@@ -23,7 +23,9 @@ _MOST_TEXT_OF_FOOTER = 64 << 20
 _MOST_PARTS_OF_FOOTER = 4_000_000
 
 
-def open_parquet(path: Path, texts: Sequence[str] = (), buffer_size: int = 0) -> Any:
+def open_parquet(
+    path: Path, texts: Sequence[str] = (), *, buffer_size: int = 0, metadata: Any = None
+) -> Any:
     """Open a Parquet file; nothing but its footer is read.
 
     Parameters
@@ -34,6 +36,8 @@ def open_parquet(path: Path, texts: Sequence[str] = (), buffer_size: int = 0) ->
         many rows stays one.
     buffer_size : int
         Bytes that are read at once; 0 for a column of a row group whole.
+    metadata : pyarrow.parquet.FileMetaData, optional
+        The footer, where it was read before.
 
     Returns
     -------
@@ -59,6 +63,7 @@ def open_parquet(path: Path, texts: Sequence[str] = (), buffer_size: int = 0) ->
                 )
     return pq.ParquetFile(
         path,
+        metadata=metadata,
         pre_buffer=False,
         read_dictionary=[*texts],
         buffer_size=buffer_size,

@@ -86,7 +86,7 @@ def _columns(names: Sequence[str], where: str) -> Columns:
     columns = find_columns(names, where)
     if columns.path is None:
         raise SourceError(
-            f"{where} has no column 'path' in its first line, but {brief.repr(list(names))}.",
+            f"{where} has no column 'path', but {brief.repr(list(names))}.",
             hint="The columns must have names: path, and optionally label and split. Instead of"
             f" path it may be {', '.join(PATH_NAMES[1:-1])} or {PATH_NAMES[-1]}.",
         )
@@ -141,20 +141,29 @@ class Manifest:
                 hint="Allow the folder it lies in with --allow-outside FOLDER, or any place with"
                 " --allow-outside /.",
             ) from None
-        return Block(keys, found, batch.labels, self._as_splits(batch), [], batch.more)
+        return Block(
+            keys, found, batch.labels, as_splits(batch, self._splits, where), [], batch.more
+        )
 
-    def _as_splits(self, batch: RowBatch) -> list[Split]:
-        known = self._splits
-        for text in set(batch.splits) - known.keys():
-            name = text.strip().lower()
-            if name and name not in SPLIT_NAMES:
-                raise SourceError(
-                    f"{self._where}, {batch.where(batch.splits.index(text))} has the split"
-                    f" {brief.repr(name)}.",
-                    hint="Use train, validation, test or nothing.",
-                )
-            known[text] = SPLIT_NAMES.get(name, Split.NONE)
-        return [known[text] for text in batch.splits]
+
+def as_splits(batch: RowBatch, known: dict[str, Split], where: str) -> list[Split]:
+    """Splits by their names; `known` holds those that were met.
+
+    Raises
+    ------
+    SourceError
+        One has another name.
+    """
+    for text in set(batch.splits) - known.keys():
+        name = text.strip().lower()
+        if name and name not in SPLIT_NAMES:
+            raise SourceError(
+                f"{where}, {batch.where(batch.splits.index(text))} has the split"
+                f" {brief.repr(name)}.",
+                hint="Use train, validation, test or nothing.",
+            )
+        known[text] = SPLIT_NAMES.get(name, Split.NONE)
+    return [known[text] for text in batch.splits]
 
 
 class _OutsideError(Exception):
