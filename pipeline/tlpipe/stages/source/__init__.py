@@ -27,10 +27,17 @@ from pathlib import Path
 
 from tlpipe.errors import SourceError
 from tlpipe.files import is_dir, is_file
+from tlpipe.stages.source.archives import (
+    open_archive,
+    open_pattern,
+    open_shards,
+    refuse_compressed,
+)
 from tlpipe.stages.source.folder import open_folder
 from tlpipe.stages.source.manifest import open_manifest
 from tlpipe.stages.source.places import real_folders
 from tlpipe.stages.source.reading import FileReader as FileReader
+from tlpipe.stages.source.shards import is_pattern, shards_of_folder
 from tlpipe.stages.source.survey import Asked, file_stat
 from tlpipe.stages.source.survey import Source as Source
 from tlpipe.stages.source.survey import Survey as Survey
@@ -61,16 +68,33 @@ def open_source(path: str | Path, *, allow_outside: Sequence[str | Path] = ()) -
     path = Path(path)
     allowed = real_folders(allow_outside)
     if is_dir(path):
-        return open_folder(path, allowed)
+        return _folder(path, allowed)
     if is_file(path):
-        open_file = _FILES.get(path.suffix.lower())
-        return _single(path) if open_file is None else open_file(path, allowed)
+        open_file = _FILES.get(path.suffix.lower(), _other_file)
+        return open_file(path, allowed)
+    if is_pattern(str(path)):
+        return open_pattern(str(path), allowed)
     there = os.path.exists(path)  # noqa: PTH110  (Path.exists may raise)
     wrong = "is neither a folder nor a regular file" if there else "does not exist"
     raise SourceError(
         f"The source {str(path)!r} {wrong}.",
         hint="Give a folder of images, an image, or a CSV manifest.",
     )
+
+
+def _folder(path: Path, allowed: Sequence[str]) -> Source:
+    """Take a folder for what it holds: archives, or images."""
+    try:
+        shards = shards_of_folder(str(path), allowed)
+    except OSError:
+        shards = []  # it cannot be listed: the walk over it says so
+    return open_shards(str(path), shards) if shards else open_folder(path, allowed)
+
+
+def _other_file(path: Path, allowed: Sequence[str]) -> Source:
+    del allowed
+    refuse_compressed(path)
+    return _single(path)
 
 
 def _single(path: Path) -> Source:
@@ -86,5 +110,7 @@ def _single(path: Path) -> Source:
 _FILES: dict[str, Callable[[Path, Sequence[str]], Source]] = {
     ".csv": open_manifest,
     ".tsv": open_manifest,
+    ".tar": open_archive,
+    ".zip": open_archive,
 }
 """Kinds of files that list or hold images, by extension."""
