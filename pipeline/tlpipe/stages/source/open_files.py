@@ -25,7 +25,7 @@ class ChangedError(Exception):
     """A file is not as it was when its content was listed."""
 
 
-class _Opened:
+class OpenedFile:
     """An open file; closed when nobody uses it any more, so never under a thread that reads."""
 
     __slots__ = ("__weakref__", "descriptor", "lock")
@@ -46,7 +46,19 @@ class _Opened:
         found = os.fstat(self.descriptor)
         return found.st_size, found.st_mtime_ns
 
-    def some(self, offset: int, size: int) -> bytes:
+    def whole(self, offset: int, size: int) -> bytes:
+        """Bytes at an offset, fewer only where the file ends."""
+        content = self._some(offset, size)
+        if len(content) == size:
+            return content
+        pieces = [content]
+        while content and (size := size - len(content)):
+            offset += len(content)
+            content = self._some(offset, size)
+            pieces.append(content)
+        return b"".join(pieces)
+
+    def _some(self, offset: int, size: int) -> bytes:
         """Bytes at an offset, maybe fewer than asked for."""
         if hasattr(os, "pread"):
             return os.pread(self.descriptor, size, offset)
@@ -68,7 +80,7 @@ class OpenFiles:
 
     def __init__(self, paths: Sequence[str]) -> None:
         self.paths = tuple(paths)
-        self._opened: dict[int, _Opened] = {}
+        self._opened: dict[int, OpenedFile] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"paths": self.paths, "_opened": {}}
@@ -80,7 +92,7 @@ class OpenFiles:
         ------
         OSError
         """
-        return self._fresh(number).stamp()
+        return self.opened(number).stamp()
 
     def read(self, number: int, offset: int, size: int, stamp: Stamp) -> bytes:
         """A stretch of a file, shorter only where the file ends.
@@ -94,21 +106,19 @@ class OpenFiles:
         """
         opened = self._opened.get(number)
         if opened is None or opened.stamp() != stamp:
-            opened = self._fresh(number)
+            opened = self.opened(number)
             if opened.stamp() != stamp:
                 raise ChangedError
-        content = opened.some(offset, size)
-        if len(content) == size:
-            return content
-        pieces = [content]
-        while content and (size := size - len(content)):
-            offset += len(content)
-            content = opened.some(offset, size)
-            pieces.append(content)
-        return b"".join(pieces)
+        return opened.whole(offset, size)
 
-    def _fresh(self, number: int) -> _Opened:
-        opened = _Opened(self.paths[number])
+    def opened(self, number: int) -> OpenedFile:
+        """Open a file anew: what its name stands for now.
+
+        Raises
+        ------
+        OSError
+        """
+        opened = OpenedFile(self.paths[number])
         while len(self._opened) >= _MOST_OPEN:
             try:
                 self._opened.pop(next(iter(self._opened)), None)

@@ -7,6 +7,7 @@ manual, "Basic Tar Format" (long names, sparse files, numbers of base 256).
 from __future__ import annotations
 
 import re
+import struct
 import zlib
 from typing import NamedTuple
 
@@ -32,6 +33,10 @@ MOST_MODULO = 65521
 """Largest prime below 2^16: the modulus of Adler-32 (RFC 1950)."""
 
 
+_FIELDS = struct.Struct("100s24x12s12x8sB100x6s82x155s12x")
+"""Name, size, checksum, type, magic and prefix."""
+
+
 class TarHeader(NamedTuple):
     """What a header says: the name as bytes, size in bytes, and the type as a byte."""
 
@@ -52,20 +57,24 @@ def parsed(block: bytes) -> TarHeader:
     BadHeaderError
         Its checksum or a number in it is wrong.
     """
-    stored = _number(block[148:156])
+    name, size, checksum, kind, magic, prefix = _FIELDS.unpack(block)
+    stored = _number(checksum)
     # The checksum is the sum of all bytes, its own field taken as blanks. The low half of Adler-32
     # is that sum and one, modulo 65521, at a tenth of the time that Python's sum() takes.
-    expected = (1 + stored - 8 * 32 + sum(block[148:156])) % MOST_MODULO
+    expected = (1 + stored - 8 * 32 + sum(checksum)) % MOST_MODULO
     if zlib.adler32(block) & 0xFFFF != expected and not _signed_checksum(block, stored):
         raise BadHeaderError("Its checksum is wrong")
-    name = block[:100].partition(b"\0")[0]
-    if block[345] and block[257:263] == b"ustar\0":
-        name = block[345:500].partition(b"\0")[0] + b"/" + name
-    return TarHeader(name, _number(block[124:136]), block[156])
+    name = name.partition(b"\0")[0]
+    if prefix[0] and magic == b"ustar\0":
+        name = prefix.partition(b"\0")[0] + b"/" + name
+    return TarHeader(name, _number(size), kind)
 
 
 def _number(field: bytes) -> int:
     """A number in octal digits, or in base 256 where its first bit is set."""
+    digits = field[:-1]
+    if digits.isdigit() and field[-1] in b" \0" and not digits.strip(b"01234567"):
+        return int(digits, 8)  # as nearly all are written
     if field[0] & 0x80:
         if field[0] != 0x80:
             raise BadHeaderError("A size in it is negative, or beyond all bounds")

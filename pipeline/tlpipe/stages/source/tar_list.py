@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tlpipe.errors import SourceError
 from tlpipe.stages.source.archive_reader import Stretch, stated_stat
 from tlpipe.stages.source.members import DAMAGE, Entry
-from tlpipe.stages.source.open_files import OpenFiles, Stamp
+from tlpipe.stages.source.open_files import ChangedError, OpenedFile, OpenFiles
 from tlpipe.stages.source.survey import Survey
 from tlpipe.stages.source.tar_header import (
     BLOCK,
@@ -49,9 +49,7 @@ class NotAnArchiveError(SourceError):
 class Window:
     """Reads here and there in a file, forward: large pieces where what is asked lies close."""
 
-    files: OpenFiles
-    number: int
-    stamp: Stamp
+    file: OpenedFile
     _start: int = 0
     _held: bytes = b""
     _ahead: int = _LEAST_READ
@@ -64,7 +62,7 @@ class Window:
             # not: then headers are far apart, with images between them that nobody asks for.
             near = 0 <= begin <= len(self._held) + BLOCK
             self._ahead = min(2 * self._ahead, _MOST_READ) if near else _LEAST_READ
-            self._held = self.files.read(self.number, offset, max(size, self._ahead), self.stamp)
+            self._held = self.file.whole(offset, max(size, self._ahead))
             self._start, begin = offset, 0
         return self._held[begin : begin + size]
 
@@ -100,8 +98,9 @@ class TarWalk:
     _meta: _Meta | None = None
 
     def __post_init__(self) -> None:
-        self._stamp = self.files.stamp(self.number)
-        self._window = Window(self.files, self.number, self._stamp)
+        file = self.files.opened(self.number)
+        self._stamp = file.stamp()
+        self._window = Window(file)
 
     def members(self) -> Iterator[Entry]:
         """Regular files in their order; what is damaged, as a reject.
@@ -140,6 +139,8 @@ class TarWalk:
                 yield self._damage(here, Reason.CORRUPT, f"{exc}: members may be lost here.")
                 self._meta = None
                 at = self._next_header(here + BLOCK)
+        if window.file.stamp() != self._stamp:
+            raise ChangedError
         yield from self._end(here, block)
 
     def _special(self, header: TarHeader, here: int, at: int) -> Generator[Entry, None, int]:
