@@ -34,7 +34,9 @@ from tlpipe.stages.source.archives import (
     refuse_compressed,
 )
 from tlpipe.stages.source.folder import open_folder
+from tlpipe.stages.source.idx import idx_of_folder, is_idx_name, open_idx, open_idx_folder
 from tlpipe.stages.source.manifest import open_manifest
+from tlpipe.stages.source.numpy_files import open_npy, open_npz
 from tlpipe.stages.source.places import real_folders
 from tlpipe.stages.source.reading import FileReader as FileReader
 from tlpipe.stages.source.shards import is_pattern, shards_of_folder
@@ -85,14 +87,18 @@ def open_source(path: str | Path, *, allow_outside: Sequence[str | Path] = ()) -
 def _folder(path: Path, allowed: Sequence[str]) -> Source:
     """Take a folder for what it holds: archives, or images."""
     try:
-        shards = shards_of_folder(str(path), allowed)
+        if shards := shards_of_folder(str(path), allowed):
+            return open_shards(str(path), shards)
+        if files := idx_of_folder(str(path)):
+            return open_idx_folder(path, files, allowed)
     except OSError:
-        shards = []  # it cannot be listed: the walk over it says so
-    return open_shards(str(path), shards) if shards else open_folder(path, allowed)
+        pass  # it cannot be listed: the walk over it says so
+    return open_folder(path, allowed)
 
 
 def _other_file(path: Path, allowed: Sequence[str]) -> Source:
-    del allowed
+    if is_idx_name(path.name):
+        return open_idx(path, allowed)
     refuse_compressed(path)
     return _single(path)
 
@@ -112,5 +118,7 @@ _FILES: dict[str, Callable[[Path, Sequence[str]], Source]] = {
     ".tsv": open_manifest,
     ".tar": open_archive,
     ".zip": open_archive,
+    ".npy": open_npy,
+    ".npz": open_npz,
 }
 """Kinds of files that list or hold images, by extension."""

@@ -14,7 +14,7 @@ from tlpipe.stages.source.open_files import ChangedError, OpenFiles, Stamp
 from tlpipe.stages.source.reading import MAX_FILE_BYTES, too_large, unreadable
 from tlpipe.types import FileStat, Reason, Reject, Stage
 
-_LOCAL = struct.Struct("<4s5H3I2H")
+LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _USUAL_EXTRA = 64  # bytes that may stand between a local header's name and the content
 _DEFLATED = 8
 
@@ -106,12 +106,12 @@ class ArchiveReader:
 
     def _packed(self, place: Packed) -> bytes | tuple[Reason, str]:
         """What a zip's member was packed to."""
-        start = _LOCAL.size + place.name_size
+        start = LOCAL_HEADER.size + place.name_size
         asked = start + _USUAL_EXTRA + place.packed_size
         found = self.files.read(place.archive, place.offset, asked, place.stamp)
-        if len(found) < _LOCAL.size:
+        if len(found) < LOCAL_HEADER.size:
             return Reason.TRUNCATED, "The archive ends within it"
-        signature, *_, name_size, extra_size = _LOCAL.unpack_from(found)
+        signature, *_, name_size, extra_size = LOCAL_HEADER.unpack_from(found)
         if signature != b"PK\3\4" or name_size != place.name_size:
             return Reason.CORRUPT, "It does not begin where the archive's directory says"
         start += extra_size

@@ -36,7 +36,7 @@ _LONGEST_ENTRY = _ENTRY.size + 3 * _NOT_HERE_SHORT
 
 _ZIP64_EXTRA, _UNICODE_PATH = 0x0001, 0x7075
 _ENCRYPTED, _UTF8 = 1 << 0, 1 << 11
-_STORED, _DEFLATED = 0, 8
+STORED, _DEFLATED = 0, 8
 _DOS, _UNIX, _MACOS = 0, 3, 19
 _LOCAL_BYTES = 30
 
@@ -76,6 +76,7 @@ class ZipWalk:
     number: int
     where: str
     survey: Survey
+    most_bytes: int = MOST_PACKED_BYTES
 
     def __post_init__(self) -> None:
         self._stamp = self.files.stamp(self.number)
@@ -116,10 +117,10 @@ class ZipWalk:
         wrong = None
         if entry.flags & _ENCRYPTED:
             return Reject(Stage.SOURCE, Reason.UNREADABLE, "It is encrypted.", stat)
-        if entry.method not in (_STORED, _DEFLATED):
+        if entry.method not in (STORED, _DEFLATED):
             detail = f"It is packed by method {entry.method}; 0 (stored) and 8 (deflated) are read."
             return Reject(Stage.SOURCE, Reason.UNREADABLE, detail, stat)
-        if max(entry.packed_size, entry.size) > MOST_PACKED_BYTES:
+        if max(entry.packed_size, entry.size) > self.most_bytes:
             return too_large(max(entry.packed_size, entry.size), stat)
         if end > directory.start:
             wrong = "It reaches into the archive's directory, or beyond its end"
@@ -127,7 +128,7 @@ class ZipWalk:
             wrong = "It overlaps the member before it"
         elif self._total + end - offset > directory.start:
             wrong = "The archive's members overlap: together they are longer than it is"
-        elif entry.method == _STORED and entry.packed_size != entry.size:
+        elif entry.method == STORED and entry.packed_size != entry.size:
             wrong = f"It is stored in {entry.packed_size:,} bytes, and {entry.size:,} are stated"
         elif entry.size > entry.packed_size * _MOST_GROWTH:
             wrong = f"{entry.packed_size:,} bytes cannot be deflated from the {entry.size:,} stated"
