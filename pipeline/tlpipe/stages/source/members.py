@@ -191,7 +191,8 @@ class BlockMaker:
         """Make an item of an image, now that its label files are known."""
         name = image.name
         slash = name.rfind("/")
-        split, label = self._layout.meaning(name[:slash] if slash > 0 else "")
+        outside = isinstance(image.place, Reject) and is_odd(name)
+        split, label = self._layout.meaning("" if slash <= 0 or outside else name[:slash])
         beside = None
         if self._sidecars:
             beside = self._sidecars.get(name[: name.rfind(".")]) or self._sidecars.get(self._base)

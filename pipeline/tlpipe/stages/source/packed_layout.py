@@ -103,8 +103,9 @@ class FolderLayout:
         return known
 
     def _meaning(self, folder: str) -> _Meaning:
-        below = f"{folder}/"[len(self.packed) :]
-        parts = below.split("/")[:-1]
+        if not folder or not f"{folder}/".startswith(self.packed):
+            return Split.NONE, None
+        parts = f"{folder}/"[len(self.packed) :].split("/")[:-1]
         if not self.split_of:
             return Split.NONE, parts[0] if parts else None
         split = self.split_of.get(parts[0], Split.NONE) if parts else Split.NONE

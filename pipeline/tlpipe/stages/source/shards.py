@@ -18,7 +18,7 @@ from tlpipe.types import Split
 
 ARCHIVE_EXTENSIONS = (".tar", ".zip")
 
-_MOST_SHARDS = 1_000_000
+_MOST_SHARDS = 100_000
 
 _MAGIC = re.compile(r"[*?\[{]")
 _BRACES = re.compile(r"\{([^{}]*)\}")

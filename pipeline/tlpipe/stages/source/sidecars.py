@@ -86,8 +86,9 @@ class Sidecars:
         if self._more is None:
             return self._text
         for key in LABEL_KEYS:
-            if isinstance(self._more.get(key), str | int | float):
-                return checked_label(as_text(self._more[key]))
+            value = self._more.get(key)
+            if isinstance(value, str | int | float):
+                return checked_label(value if isinstance(value, str) else as_text(value))
         return None
 
     @property

@@ -96,6 +96,7 @@ class TarWalk:
     where: str
     survey: Survey
     _meta: _Meta | None = None
+    _lost: bool = False  # whether a row says already that members may be lost
 
     def __post_init__(self) -> None:
         file = self.files.opened(self.number)
@@ -136,6 +137,7 @@ class TarWalk:
             except BadHeaderError as exc:
                 if not here and block[257:262] != MAGIC:
                     raise self._no_tar(block) from exc
+                self._lost = True
                 yield self._damage(here, Reason.CORRUPT, f"{exc}: members may be lost here.")
                 self._meta = None
                 at = self._next_header(here + BLOCK)
@@ -199,6 +201,7 @@ class TarWalk:
             f"The archive ends within it: {size:,} bytes are stated, at byte {here:,} of"
             f" {self._stamp[0]:,}. What was behind it is lost."
         )
+        self._lost = True
         self._note(f"{self.where} ends early, within {name[:200]!r}: it may have been cut.")
         if name[name.rfind(".") :].lower() in IMAGE_EXTENSIONS:
             return name, self._reject(Reason.TRUNCATED, detail, size)
@@ -206,7 +209,6 @@ class TarWalk:
 
     def _end(self, at: int, block: bytes) -> Iterator[Entry]:
         """See that the archive ends where it should."""
-        end = self._stamp[0]
         if not at and len(block) < BLOCK:
             raise self._no_tar(block)
         if block == ZEROS:
@@ -218,7 +220,7 @@ class TarWalk:
                 )
         elif block:
             yield self._damage(at, Reason.TRUNCATED, "The archive ends within a header.")
-        elif at == end:
+        elif not self._lost:
             self._note(f"{self.where} ends without the mark of an end: it may have been cut.")
 
     def _next_header(self, at: int) -> int:
