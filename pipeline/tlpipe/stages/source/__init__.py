@@ -27,10 +27,19 @@ from pathlib import Path
 
 from tlpipe.errors import SourceError
 from tlpipe.files import is_dir, is_file
+from tlpipe.stages.source.archives import (
+    open_archive,
+    open_pattern,
+    open_shards,
+    refuse_compressed,
+)
 from tlpipe.stages.source.folder import open_folder
+from tlpipe.stages.source.idx import idx_of_folder, is_idx_name, open_idx, open_idx_folder
 from tlpipe.stages.source.manifest import open_json_manifest, open_text_manifest
+from tlpipe.stages.source.numpy_files import open_npy, open_npz
 from tlpipe.stages.source.places import real_folders
 from tlpipe.stages.source.reading import FileReader as FileReader
+from tlpipe.stages.source.shards import is_pattern, shards_of_folder
 from tlpipe.stages.source.survey import Asked, file_stat
 from tlpipe.stages.source.survey import Source as Source
 from tlpipe.stages.source.survey import Survey as Survey
@@ -62,16 +71,37 @@ def open_source(path: str | Path, *, allow_outside: Sequence[str | Path] = ()) -
     path = Path(path)
     allowed = real_folders(allow_outside)
     if is_dir(path):
-        return _tables(path, allowed) or open_folder(path, allowed)
+        return _folder(path, allowed)
     if is_file(path):
-        open_file = _FILES.get(path.suffix.lower())
-        return _single(path) if open_file is None else open_file(path, allowed)
+        open_file = _FILES.get(path.suffix.lower(), _other_file)
+        return open_file(path, allowed)
+    if is_pattern(str(path)):
+        return open_pattern(str(path), allowed)
     there = os.path.exists(path)  # noqa: PTH110  (Path.exists may raise)
     wrong = "is neither a folder nor a regular file" if there else "does not exist"
     raise SourceError(
         f"The source {str(path)!r} {wrong}.",
         hint="Give a folder of images, an image, or a CSV manifest.",
     )
+
+
+def _folder(path: Path, allowed: Sequence[str]) -> Source:
+    """Take a folder for what it holds: archives, arrays, tables, or images."""
+    try:
+        if shards := shards_of_folder(str(path), allowed):
+            return open_shards(str(path), shards)
+        if files := idx_of_folder(str(path)):
+            return open_idx_folder(path, files, allowed)
+    except OSError:
+        pass  # it cannot be listed: the walk over it says so
+    return _tables(path, allowed) or open_folder(path, allowed)
+
+
+def _other_file(path: Path, allowed: Sequence[str]) -> Source:
+    if is_idx_name(path.name):
+        return open_idx(path, allowed)
+    refuse_compressed(path)
+    return _single(path)
 
 
 def _single(path: Path) -> Source:
@@ -106,5 +136,9 @@ _FILES: dict[str, Callable[[Path, Sequence[str]], Source]] = {
     ".jsonl": open_json_manifest,
     ".ndjson": open_json_manifest,
     ".parquet": _parquet,
+    ".tar": open_archive,
+    ".zip": open_archive,
+    ".npy": open_npy,
+    ".npz": open_npz,
 }
 """Kinds of files that list or hold images, by extension."""
