@@ -27,6 +27,7 @@ LAYERS = [
         "parquet_pages",
         "picture",
         "precision",
+        "quantities",
         "records",
         "seams",
         "types",
@@ -157,7 +158,8 @@ def test_help_loads_no_heavy_library() -> None:
     code = (
         "from tlpipe.cli.main import cli\n"
         "for line in ([], ['embed'], ['train-head'], ['models', 'export'], ['export'],\n"
-        "             ['import'], ['merge'], ['split'], ['audit'], ['compare'], ['doctor']):\n"
+        "             ['import'], ['merge'], ['split'], ['audit'], ['compare'], ['doctor'],\n"
+        "             ['run']):\n"
         "    try: cli([*line, '--help'])\n"
         "    except SystemExit as exit: assert exit.code == 0"
     )
@@ -166,6 +168,14 @@ def test_help_loads_no_heavy_library() -> None:
 
 def test_classify_needs_neither_scikit_learn_nor_onnx_nor_h5py() -> None:
     code = "import tlpipe\ntlpipe.classify\nimport tlpipe.cli.classify"
+    assert not loaded_by(code) & {"sklearn", "scipy", "onnx", "h5py"}
+
+
+def test_neither_does_a_job_that_classifies() -> None:
+    code = (
+        "import tlpipe, tlpipe.cli.run\nfrom tlpipe.workflows.jobs.schema import shape_of\n"
+        "tlpipe.run, tlpipe.read_job, tlpipe.dry_run, shape_of('classify'), shape_of('evaluate')"
+    )
     assert not loaded_by(code) & {"sklearn", "scipy", "onnx", "h5py"}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from tlpipe.cli.log import facts_of
 from tlpipe.cli.options import (
     TOO_MANY_REJECTS,
     as_run_options,
@@ -84,7 +85,9 @@ def show_embedded(result: Any) -> None:
     if result.unchanged:
         say(
             f"{str(result.path)!r} is up to date: {result.count:,} embeddings, and no image is new,"
-            " changed or gone."
+            " changed or gone.",
+            "result",
+            **facts_of(result),
         )
     else:
         _show_written(result)
@@ -100,7 +103,7 @@ def show_embedded(result: Any) -> None:
             f" images will flatter. See them: {command}"
         )
     if result.too_many_rejects:
-        say("These are more rejects than --max-rejects allows.")
+        say("These are more rejects than --max-rejects allows.", level="error")
 
 
 def show_agreement(result: Any) -> None:
@@ -130,5 +133,7 @@ def _show_written(result: Any) -> None:
         how.append(f"{result.gone:,} dropped that are gone")
     say(
         f"Wrote {str(result.path)!r}: {result.count:,} embeddings of {result.dim:,} numbers:"
-        f" {', '.join(how)}."
+        f" {', '.join(how)}.",
+        "result",
+        **facts_of(result),
     )

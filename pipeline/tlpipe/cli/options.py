@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tlpipe.execution import DEVICES, PRECISIONS, RUNTIMES
+from tlpipe.quantities import parsed_image_size, parsed_limit
 from tlpipe.types import DECODE_MODES, DEFAULT_BACKBONE, POOLING_CHOICES
 
 if TYPE_CHECKING:
@@ -33,18 +33,16 @@ class _Limit(click.ParamType[float]):
     name = "N|P%"
 
     def __init__(self, *, whole: bool = False) -> None:
-        self._percent = r"(\d{1,2}(\.\d+)?|100)" if whole else r"\d{1,2}(\.\d+)?"
+        self._whole = whole
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """Read "12" as the int 12 and "5%" as the float 0.05."""
-        text = str(value).strip()
-        if text.isdecimal():
-            return int(text)
-        if re.fullmatch(rf"{self._percent}%", text):
-            return float(text[:-1]) / 100
-        return self.fail(f"{text!r} is neither a number of images nor a share like 5%.", param, ctx)
+        try:
+            return parsed_limit(str(value), whole=self._whole)
+        except ValueError as exc:
+            return self.fail(str(exc), param, ctx)
 
 
 source_argument = click.argument("source")
@@ -69,10 +67,10 @@ class _ImageSize(click.ParamType[tuple[int, int]]):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, int]:
         """Read "224" as (224, 224) and "192x256" as (192, 256)."""
-        found = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", str(value).strip())
-        if found is None:
-            return self.fail(f"{value!r} is no size like 224 or 192x256.", param, ctx)
-        return int(found[1]), int(found[2] or found[1])
+        try:
+            return parsed_image_size(str(value))
+        except ValueError as exc:
+            return self.fail(str(exc), param, ctx)
 
 
 def network_options(command: F) -> F:

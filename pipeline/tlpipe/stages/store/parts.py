@@ -47,6 +47,8 @@ class Parts:
     ----------
     target : pathlib.Path
         The feature file.
+    most : int
+        How many stay open at once: ``open`` joins more.
 
     Attributes
     ----------
@@ -57,18 +59,17 @@ class Parts:
         Rows that this run has put into finished parts.
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, most: int = MANY) -> None:
+        self._most = most
         self._target = real = Path(os.path.realpath(target))
         self.folder = real.with_name(f".{real.name}.parts")
         self.temporary = self.folder / "file.tmp"
         self._tmp = self.folder / "part.tmp"
         self.kept = 0
         self._rows: list[Rows] = []
-        self._bytes = 0
+        self._bytes = self._next = self._dim = 0
         self._since = 0.0
-        self._next = 0
         self._header: FeatureHeader | None = None
-        self._dim = 0
 
     @property
     def anew(self) -> bool:
@@ -122,7 +123,7 @@ class Parts:
         OutputError
             They cannot be joined.
         """
-        if len(self.names()) > MANY:
+        if len(self.names()) > self._most:
             self._join()
         return list(self._opened())
 
