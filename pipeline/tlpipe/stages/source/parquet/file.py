@@ -13,6 +13,7 @@ from tlpipe.errors import SourceError, TableError, TlpipeError
 from tlpipe.parquet_guard import chunks_of, open_parquet, pages_of
 from tlpipe.parquet_pages import Page
 from tlpipe.stages.source.parquet.columns import TableColumns, understand
+from tlpipe.stages.source.parquet.stretch import rows_at_once
 from tlpipe.stages.source.rows import MOST_COLUMNS
 from tlpipe.stages.source.survey import BLOCK_ITEMS
 from tlpipe.stages.source.text_rows import check_regular
@@ -74,8 +75,12 @@ class TableFile:
                     hint="Write it with fewer.",
                 )
             self.columns: TableColumns = understand(file.schema_arrow, self.where)
-            texts = [column.path for column in map(file.schema.column, range(len(file.schema)))
-                     if column.logical_type.type == "STRING"]  # fmt: skip
+            schema = map(file.schema.column, range(len(file.schema)))
+            texts = [
+                column.path
+                for column in schema
+                if column.logical_type.type == "STRING" and column.max_repetition_level
+            ]
         groups = range(metadata.num_row_groups)
         self.rows = [metadata.row_group(number).num_rows for number in groups]
         most = _MOST_ROWS + _ROWS_PER_BYTE * size
@@ -84,7 +89,8 @@ class TableFile:
                 f"{self.where} claims to have {sum(self.rows):,} rows, in {size:,} bytes.",
                 hint=_HINT,
             )
-        # One long text of many rows stays one, where texts are read as dictionaries.
+        # Of texts in lists nobody knows how many there are in a row: those that are the same stay
+        # one, as a dictionary.
         self._file = open_parquet(path, texts, buffer_size=_BUFFER_BYTES, metadata=metadata)
 
     def batches(self, leaves: Sequence[str]) -> Iterator[tuple[int, int, Any]]:
@@ -117,9 +123,8 @@ class TableFile:
         self, group: int, rows: int, leaves: Sequence[str]
     ) -> Iterator[tuple[int, int, Any]]:
         first = 0
-        for leaf in leaves:
-            self._check_values(group, rows, leaf)
-        for batch in self.stretches(group, leaves, BLOCK_ITEMS):
+        most = min(self._rows_of(group, rows, leaf) for leaf in leaves)
+        for batch in self.stretches(group, leaves, most):
             yield group, first, batch
             first += batch.num_rows
         if first != rows:
@@ -128,11 +133,13 @@ class TableFile:
                 hint=_HINT,
             )
 
-    def _check_values(self, group: int, rows: int, leaf: str) -> None:
-        """See that a column's pages claim no more than they may hold."""
+    def _rows_of(self, group: int, rows: int, leaf: str) -> int:
+        """How many rows may be read at once; sees that pages claim no more than they may hold."""
+        most = BLOCK_ITEMS
         with errors(f"{self.where}, row group {group}"):
             for chunk in chunks_of(self._file.metadata, group, [leaf]):
-                values = sum(page.values for page in self._pages(chunk, group))
+                pages = list(self._pages(chunk, group))
+                values = sum(page.values for page in pages)
                 flat = chunk.path_in_schema in (self.columns.path, leaf)
                 if values != rows if flat else values > _MOST_VALUES:
                     raise SourceError(
@@ -140,6 +147,8 @@ class TableFile:
                         f" {leaf!r} {values:,} values.",
                         hint=_HINT,
                     )
+                most = min(most, rows_at_once(pages, most) if flat else most)
+        return most
 
     def _pages(self, chunk: Any, group: int) -> Iterator[Page]:
         return pages_of(self._stream, chunk, f"{self.where}, row group {group}")
