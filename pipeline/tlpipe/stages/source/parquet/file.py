@@ -51,18 +51,12 @@ class TableFile:
     """
 
     def __init__(self, path: Path, where: str) -> None:
-        self.where = where
+        self.where, self._path = where, path
         check_regular(path, where)
         with errors(where):
-            self._stream = path.open("rb", buffering=0)
-        try:
-            found = os.fstat(self._stream.fileno())
+            found = path.stat()
             self.stat = (found.st_size, found.st_mtime_ns)
-            with errors(where):
-                self._open(path, found.st_size)
-        except BaseException:
-            self._stream.close()
-            raise
+            self._open(path, found.st_size)
 
     def _open(self, path: Path, size: int) -> None:
         with open_parquet(path) as file:
@@ -151,7 +145,11 @@ class TableFile:
         return most
 
     def _pages(self, chunk: Any, group: int) -> Iterator[Page]:
-        return pages_of(self._stream, chunk, f"{self.where}, row group {group}")
+        with self._path.open("rb", buffering=0) as stream:
+            found = os.fstat(stream.fileno())
+            if (found.st_size, found.st_mtime_ns) != self.stat:
+                raise SourceError(f"{self.where} changed while it was read.")
+            yield from pages_of(stream, chunk, f"{self.where}, row group {group}")
 
     def pages(self, group: int, leaf: str) -> list[Page]:
         """What the pages of one column of a row group hold; raises SourceError."""
@@ -175,7 +173,6 @@ class TableFile:
 
     def close(self) -> None:
         """Close the file."""
-        self._stream.close()
         self._file.close()
 
 
