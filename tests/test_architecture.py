@@ -21,6 +21,7 @@ LAYERS = [
         "files",
         "label_cells",
         "last_layer",
+        "lock",
         "machine",
         "parquet_guard",
         "parquet_pages",
@@ -60,8 +61,13 @@ OWNERS = {
     "cykooz_resizer": {"stages/preprocess.py"},
     "rich": {"cli/show.py", "cli/progress.py"},
     "click": {"cli/"},
-    "filelock": {"stages/download/", "stages/store/lock.py"},
-    "pyarrow": {"parquet_guard.py", "stages/tables/parquet.py", "stages/source/parquet/"},
+    "filelock": {"stages/download/", "lock.py"},
+    "pyarrow": {
+        "parquet_guard.py",
+        "stages/predictions/parquet.py",
+        "stages/source/parquet/",
+        "stages/tables/parquet.py",
+    },
     "sqlite3": {"stages/store/index.py"},
 }
 

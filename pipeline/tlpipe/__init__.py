@@ -34,14 +34,15 @@ if TYPE_CHECKING:
     from tlpipe.workflows.backbones import find_backbone as find_backbone
     from tlpipe.workflows.check import CheckResult as CheckResult
     from tlpipe.workflows.check import check_backbone as check_backbone
-    from tlpipe.workflows.classify import ClassifyResult as ClassifyResult
+    from tlpipe.workflows.classify import Cached as Cached
     from tlpipe.workflows.classify import classify as classify
+    from tlpipe.workflows.classify_run import ClassifyResult as ClassifyResult
     from tlpipe.workflows.compare import compare as compare
     from tlpipe.workflows.comparison import CompareResult as CompareResult
     from tlpipe.workflows.doctor import Diagnosis as Diagnosis
     from tlpipe.workflows.doctor import doctor as doctor
-    from tlpipe.workflows.embed import EmbedResult as EmbedResult
     from tlpipe.workflows.embed import embed as embed
+    from tlpipe.workflows.embed_result import EmbedResult as EmbedResult
     from tlpipe.workflows.evaluate import EvaluateResult as EvaluateResult
     from tlpipe.workflows.evaluate import evaluate as evaluate
     from tlpipe.workflows.export_features import ExportResult as ExportResult
@@ -84,12 +85,13 @@ _HOMES = {
     "find_backbone": "workflows.backbones",
     "pull_backbone": "workflows.pull",
     "remove_backbone": "workflows.own_cards",
+    "Cached": "workflows.classify",
     "Card": "card",
-    "ClassifyResult": "workflows.classify",
+    "ClassifyResult": "workflows.classify_run",
     "Columns": "stages.predictions",
     "CompareResult": "workflows.comparison",
     "Diagnosis": "workflows.doctor",
-    "EmbedResult": "workflows.embed",
+    "EmbedResult": "workflows.embed_result",
     "EvaluateResult": "workflows.evaluate",
     "ExportResult": "workflows.export_features",
     "ImportResult": "workflows.import_features",

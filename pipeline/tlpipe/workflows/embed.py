@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from tlpipe.card import Card
-from tlpipe.errors import OutputError, TlpipeError
 from tlpipe.files import check_output
-from tlpipe.precision import Agreement, read_agreement
+from tlpipe.lock import writer_lock
+from tlpipe.precision import read_agreement
 from tlpipe.stages.session import open_network
 from tlpipe.stages.source import Source, Survey
 from tlpipe.stages.store import (
     FeatureFile,
     FeatureHeader,
     Parts,
-    writer_lock,
 )
-from tlpipe.types import DEFAULT_BACKBONE, ProgressCallback, Split
+from tlpipe.types import DEFAULT_BACKBONE, FEATURE_SUFFIXES, ProgressCallback, Split
 from tlpipe.version import __version__
 from tlpipe.workflows.ahead import Ahead
 from tlpipe.workflows.backbones import find_backbone
@@ -36,71 +33,12 @@ from tlpipe.workflows.earlier import (
     continued,
     earlier_runs,
 )
+from tlpipe.workflows.embed_result import EmbedResult
 from tlpipe.workflows.leaks import shared_between_splits
 from tlpipe.workflows.precision import Arithmetic
 from tlpipe.workflows.run_options import RunOptions, UpdateOptions
 from tlpipe.workflows.update import Job, write_update
-
-FEATURE_SUFFIXES = (".h5", ".hdf5")
-
-
-@dataclass(frozen=True)
-class EmbedResult:
-    """What ``embed`` did.
-
-    Attributes
-    ----------
-    path : pathlib.Path
-        The feature file.
-    count, dim : int
-        N and D of its embeddings.
-    rejects : Counter of str
-        Items left out, by reason.
-    too_many_rejects : bool
-        Whether they are more than was allowed.
-    lost_classes : list of str
-        Classes of the source of which not one image could be embedded.
-    survey : Survey
-        What the source holds.
-    provider : str
-        The ONNX Runtime execution provider that ran the backbone.
-    elapsed_s : float
-        Wall time of embedding, start-up left out.
-    embedded : int
-        Images that the backbone ran over in this run.
-    kept : int
-        Rows taken over from the file as it was, and from an earlier run that was cut short.
-    copied : int
-        Images that needed no run of the backbone, since one of the very same content has a vector.
-    gone : int
-        Rows of the file as it was whose image is not in the source any more.
-    unchanged : bool
-        Whether the file was right already and was not touched.
-    shared : int
-        Contents that stand in more than one split.
-    precision : str
-        The arithmetic inside the backbone, such as "fp32" or "int8/onnxruntime".
-    agreement : Agreement or None
-        How embeddings at a reduced precision agree with FP32, as measured when the file was begun.
-    """
-
-    path: Path
-    count: int
-    dim: int
-    rejects: Counter[str]
-    too_many_rejects: bool
-    lost_classes: list[str]
-    survey: Survey
-    provider: str
-    elapsed_s: float
-    embedded: int
-    kept: int
-    copied: int
-    gone: int
-    unchanged: bool
-    shared: int
-    precision: str
-    agreement: Agreement | None
+from tlpipe.workflows.work_kept import work_kept
 
 
 def embed(
@@ -162,11 +100,32 @@ def embed(
     OutputError
         The output cannot be written. What was embedded is kept for the next run.
     """
-    options, update = options or RunOptions(), update or UpdateOptions()
-    output = Path(output)
-    source = opened(source)
+    source, output = opened(source), Path(output)
     check_output(output, overwrite=True, suffixes=FEATURE_SUFFIXES, inputs=source.paths)
-    card = find_backbone(backbone)
+    arithmetic = Arithmetic(find_backbone(backbone), options or RunOptions())
+    return embed_with(
+        arithmetic,
+        source,
+        output,
+        overwrite=overwrite,
+        update=update,
+        progress=progress,
+        surveyed=surveyed,
+    )
+
+
+def embed_with(
+    arithmetic: Arithmetic,
+    source: Source,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    update: UpdateOptions | None = None,
+    progress: ProgressCallback | None = None,
+    surveyed: Surveyed | None = None,
+) -> EmbedResult:
+    """``embed``, where it is settled what makes the numbers; `output` was checked."""
+    card, options, update = arithmetic.card, arithmetic.options, update or UpdateOptions()
     header = FeatureHeader(
         tlpipe_version=__version__,
         fingerprint="",
@@ -177,7 +136,6 @@ def embed(
         source=source.text,
         created_at=now(),
     )
-    arithmetic = Arithmetic(card, options)
     header_for = partial(arithmetic.header, header)
     network_ahead = Ahead(lambda: arithmetic.opened(open_network))
     with writer_lock(output), network_ahead:
@@ -206,7 +164,7 @@ def embed(
             if overwrite:
                 parts.remove()
             parts.begin(header, card.output.dim, anew=anew)
-            with _work_kept(parts):
+            with work_kept(parts, "embeddings", "the same command, without --overwrite,"):
                 summary, tally = write_update(output, header, parts, job, progress)
             parts.remove()
     rejected = summary.rejects.total()
@@ -267,25 +225,3 @@ def _shared(output: Path, survey: Survey) -> int:
         return 0
     with FeatureFile(output) as file:
         return shared_between_splits(file).count
-
-
-@contextmanager
-def _work_kept(parts: Parts) -> Iterator[None]:
-    """Finish a last part when the run ends early, whatever the cause, and say what is kept."""
-    try:
-        yield
-    except BaseException as exc:
-        try:
-            parts.finish()
-        except Exception as second:  # the first one is to be heard
-            text = second.message if isinstance(second, TlpipeError) else repr(second)
-            exc.add_note(f"The last embeddings could not be kept: {text}")
-        with suppress(OutputError):  # the error is being raised already
-            if not parts.names():
-                parts.remove()  # it is empty
-        if parts.kept:
-            exc.add_note(
-                f"{parts.kept:,} embeddings of this run are kept; the same command, without"
-                " --overwrite, goes on from there."
-            )
-        raise

@@ -14,6 +14,7 @@ import numpy as np
 from tlpipe.card import Card
 from tlpipe.errors import OptionError, TableError
 from tlpipe.files import check_output
+from tlpipe.lock import writer_lock
 from tlpipe.stages.source import printable
 from tlpipe.stages.store import (
     DigestIndex,
@@ -22,14 +23,13 @@ from tlpipe.stages.store import (
     Rows,
     declared_backbone,
     feature_writer,
-    writer_lock,
 )
 from tlpipe.stages.store.rows import stats_of
 from tlpipe.stages.tables import Table, TableBlock, open_table
+from tlpipe.types import FEATURE_SUFFIXES
 from tlpipe.version import __version__
 from tlpipe.workflows.backbones import find_backbone
 from tlpipe.workflows.common import PRECISION, now
-from tlpipe.workflows.embed import FEATURE_SUFFIXES
 from tlpipe.workflows.note import Note, read_note
 from tlpipe.workflows.pixels import decoder_of
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tlpipe.files import check_output
-from tlpipe.stages.store import Mended, mend_file, writer_lock
-from tlpipe.workflows.embed import FEATURE_SUFFIXES
+from tlpipe.lock import writer_lock
+from tlpipe.stages.store import Mended, mend_file
+from tlpipe.types import FEATURE_SUFFIXES
 
 
 def repair(path: str | Path, output: str | Path, *, overwrite: bool = False) -> Mended:

@@ -11,16 +11,15 @@ import numpy as np
 
 from tlpipe.errors import FeatureFileError
 from tlpipe.files import check_output, is_file
+from tlpipe.lock import writer_lock
 from tlpipe.stages.splits import assign_splits
 from tlpipe.stages.store import (
     SPAN_ROWS,
     FeatureFile,
     Parts,
     feature_writer,
-    writer_lock,
 )
-from tlpipe.types import Split
-from tlpipe.workflows.embed import FEATURE_SUFFIXES
+from tlpipe.types import FEATURE_SUFFIXES, Split
 from tlpipe.workflows.groups import groups_of
 from tlpipe.workflows.leaks import Shared, content_heads, content_numbers, shared_between_splits
 from tlpipe.workflows.split_options import SplitOptions
