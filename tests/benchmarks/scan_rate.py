@@ -5,7 +5,8 @@ Both look at every file of the same tree, of empty files: ``Source.scan`` with s
 machine drifts; the ratio is taken within a round, and its median is the result.
 
 Then manifests of 1,000,000 rows with path and label, in CSV, JSON Lines and Parquet, are listed,
-each in a process of its own: seconds of ``Source.survey`` and of a scan, and the process's peak memory.
+each in a process of its own: seconds of ``Source.survey`` and of a scan, and the process's peak
+memory.
 """
 
 from __future__ import annotations
