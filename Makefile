@@ -75,7 +75,7 @@ bench: $(VENV)/.developer ## measure embedding against the machine's limit and p
 bench-store: $(VENV)/.developer ## measure what updating, storing and reading features cost: [FILES=60000]
 	$(BIN)/python tests/benchmarks/store_cost.py --files $(FILES)
 
-bench-scan: $(VENV)/.developer ## measure listing a source against a bare walk
+bench-scan: $(VENV)/.developer ## measure listing a folder against a bare walk, and manifests of 1,000,000 rows
 	$(BIN)/python tests/benchmarks/scan_rate.py
 
 bench-import: $(VENV)/.developer ## measure what taking an ONNX file as a backbone costs: [NETWORK=file]

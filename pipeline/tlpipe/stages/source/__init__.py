@@ -8,7 +8,10 @@ stream of blocks (a source is never held in memory). Imports ``errors``, ``types
 * the same under split folders: ``train/cat/1.jpg``, ``validation/`` or ``val/``, ``test/``;
 * a flat folder: images without labels;
 * one image file;
-* a CSV or TSV manifest with a header: ``path`` and optionally ``label`` and ``split``.
+* a manifest with ``path`` and optionally ``label`` and ``split``: CSV, TSV, JSON Lines, Parquet;
+* Parquet tables with image bytes in a column: one file, or a folder of them.
+
+``docs/sources.md`` specifies the tables.
 
 Folders are walked in the order of their path components, so that two listings can be merged as
 streams; a manifest stays in its own order. Hidden names and files whose extension is of no image
@@ -55,7 +58,7 @@ def open_source(path: str | Path, *, allow_outside: Sequence[str | Path] = ()) -
     Parameters
     ----------
     path : str or pathlib.Path
-        A folder, an image file or a manifest. It may be a link.
+        A folder, an image file, a manifest or a Parquet table. It may be a link.
     allow_outside : sequence of str or pathlib.Path
         Folders outside the source into which its links and a manifest's paths may lead; "/" for
         anywhere.
@@ -81,7 +84,7 @@ def open_source(path: str | Path, *, allow_outside: Sequence[str | Path] = ()) -
     wrong = "is neither a folder nor a regular file" if there else "does not exist"
     raise SourceError(
         f"The source {str(path)!r} {wrong}.",
-        hint="Give a folder of images, an image, or a CSV manifest.",
+        hint="Give a folder of images, an image, a manifest or a Parquet table.",
     )
 
 
