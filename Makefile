@@ -22,7 +22,7 @@ RATE ?= 3e-4
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types check format torture fuzz bench bench-scan bench-store bench-import bench-head bench-audit \
-	bench-claim clean
+	bench-claim bench-sources bench-idx clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -89,6 +89,15 @@ bench-claim: $(VENV)/.developer ## a head from the cache against PyTorch from im
 	@test -n "$(SOURCE)" || { echo "Name folders of images: make bench-claim SOURCE=folder" >&2; exit 2; }
 	$(BIN)/python tests/benchmarks/claim.py $(SOURCE) --budget-s $(BUDGET) --rate $(RATE) \
 		$(if $(IMAGES),--images $(IMAGES)) --folder "$(BENCH)"
+
+bench-sources: $(VENV)/.developer ## archives against the folder that was packed: SOURCE=folder [IMAGES=2000]
+	@test -n "$(SOURCE)" || { echo "Name a folder of images: make bench-sources SOURCE=folder" >&2; exit 2; }
+	$(BIN)/python tests/benchmarks/source_kinds.py "$(SOURCE)" --embeds $(BENCH_ROUNDS) \
+		$(if $(IMAGES),--images $(IMAGES))
+
+bench-idx: $(VENV)/.developer ## embed, train and test an IDX data set: SOURCE=folder [IMAGES=6000]
+	@test -n "$(SOURCE)" || { echo "Name a folder of IDX files: make bench-idx SOURCE=folder" >&2; exit 2; }
+	$(BIN)/python tests/benchmarks/idx_accuracy.py "$(SOURCE)" $(if $(IMAGES),--images $(IMAGES))
 
 bench-audit: $(VENV)/.developer ## flip labels, and count which of them audit finds: FEATURES="a.h5 b.h5"
 	@test -n "$(FEATURES)" || { echo "Name feature files: make bench-audit FEATURES=a.h5" >&2; exit 2; }

@@ -9,13 +9,18 @@ stream of blocks (a source is never held in memory). Imports ``errors``, ``types
 * a flat folder: images without labels;
 * one image file;
 * a manifest with ``path`` and optionally ``label`` and ``split``: CSV, TSV, JSON Lines, Parquet;
-* Parquet tables with image bytes in a column: one file, or a folder of them.
+* Parquet tables with image bytes in a column: one file, or a folder of them;
+* a tar or zip archive, a folder of them, or a pattern with ``*`` or ``{000..099}``: labels and
+  splits by the folders in its names, or by the .cls, .json or .txt file beside an image, as
+  WebDataset names them;
+* IDX files, as MNIST comes in, or a folder of them: ``train-images-idx3-ubyte`` and so on;
+* NumPy files of images, (N, H, W) or (N, H, W, C): ``.npy``, ``.npz``.
 
-``docs/sources.md`` specifies the tables.
+``docs/sources.md`` specifies them.
 
 Folders are walked in the order of their path components, so that two listings can be merged as
-streams; a manifest stays in its own order. Hidden names and files whose extension is of no image
-format are skipped and counted.
+streams; what else lists images stays in its own order. Hidden names and files whose extension is of
+no image format are skipped and counted.
 
 A source may come from a stranger: links and a manifest's paths that lead outside it are left out or
 refused, but where the user allows the place; no folder is walked twice, and nothing is read whole
@@ -58,7 +63,8 @@ def open_source(path: str | Path, *, allow_outside: Sequence[str | Path] = ()) -
     Parameters
     ----------
     path : str or pathlib.Path
-        A folder, an image file, a manifest or a Parquet table. It may be a link.
+        A folder, an image file, a manifest, a Parquet table, an archive, a file of arrays, or a
+        pattern that stands for archives. It may be a link.
     allow_outside : sequence of str or pathlib.Path
         Folders outside the source into which its links and a manifest's paths may lead; "/" for
         anywhere.
@@ -66,7 +72,8 @@ def open_source(path: str | Path, *, allow_outside: Sequence[str | Path] = ()) -
     Raises
     ------
     SourceError
-        There is nothing at `path`, it cannot be read, or it is a manifest with a wrong header.
+        There is nothing at `path`, it cannot be read, or it is a manifest or file of arrays with a
+        wrong header, or no archive.
         What else may be wrong with a source is found by its first scan.
     OptionError
         There is no folder at a path of `allow_outside`.
@@ -84,7 +91,8 @@ def open_source(path: str | Path, *, allow_outside: Sequence[str | Path] = ()) -
     wrong = "is neither a folder nor a regular file" if there else "does not exist"
     raise SourceError(
         f"The source {str(path)!r} {wrong}.",
-        hint="Give a folder of images, an image, a manifest or a Parquet table.",
+        hint="Give a folder of images, an image, a manifest (.csv, .jsonl, .parquet), an archive"
+        " (.tar, .zip), an IDX file or a NumPy file.",
     )
 
 
