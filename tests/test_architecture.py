@@ -16,6 +16,7 @@ ROOT = Path(tlpipe.__file__).parent
 # A layer imports itself (but for stages and workflows, see below) and those before it.
 LAYERS = [
     {
+        "addresses",
         "errors",
         "execution",
         "files",
@@ -29,6 +30,8 @@ LAYERS = [
         "seams",
         "types",
         "version",
+        "web",
+        "web_opening",
     },
     {
         "card",

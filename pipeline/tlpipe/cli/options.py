@@ -182,11 +182,11 @@ def run_options(command: F) -> F:
         ),
         click.option(
             "--allow-outside",
-            type=PATH,
             metavar="FOLDER",
             multiple=True,
-            help="Folder outside the source into which its links and paths may lead; / for"
-            " anywhere. May be given several times.",
+            help="Folder outside the source into which its links and paths may lead, or address"
+            " below which its addresses may lie in a private network or an object store; / for"
+            " anywhere on disk. May be given several times.",
         ),
     ):
         command = option(command)

@@ -25,11 +25,13 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from tlpipe.addresses import scheme_of
 from tlpipe.errors import SourceError
 from tlpipe.files import is_dir, is_file
+from tlpipe.stages.source.by_address import open_address
 from tlpipe.stages.source.folder import open_folder
 from tlpipe.stages.source.manifest import open_manifest
-from tlpipe.stages.source.places import real_folders
+from tlpipe.stages.source.places import Address, named, real_folders
 from tlpipe.stages.source.reading import FileReader as FileReader
 from tlpipe.stages.source.survey import Asked, file_stat
 from tlpipe.stages.source.survey import Source as Source
@@ -58,8 +60,13 @@ def open_source(path: str | Path, *, allow_outside: Sequence[str | Path] = ()) -
     OptionError
         There is no folder at a path of `allow_outside`.
     """
-    path = Path(path)
     allowed = real_folders(allow_outside)
+    if scheme_of(str(path)):
+        place = named(str(path))
+        if isinstance(place, Address):
+            return open_address(place.url, allowed, _FILES)
+        path = place  # file://
+    path = Path(path)
     if is_dir(path):
         return open_folder(path, allowed)
     if is_file(path):

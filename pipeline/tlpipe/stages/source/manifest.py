@@ -9,9 +9,10 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from tlpipe.addresses import folder_of, scheme_of, shown
 from tlpipe.errors import SourceError
 from tlpipe.files import RowLines, is_file
-from tlpipe.stages.source.places import Places, as_folder
+from tlpipe.stages.source.places import Address, Places, as_folder
 from tlpipe.stages.source.survey import BLOCK_ITEMS, SPLIT_NAMES, Asked, Source, Survey, file_stat
 from tlpipe.types import Block, Split
 
@@ -129,8 +130,17 @@ def _values(row: list[str], columns: dict[str, int], where: str) -> tuple[str, s
     return values["path"], values.get("label") or None, SPLIT_NAMES.get(split, Split.NONE)
 
 
-def _path(written: str, folder: str, places: Places, where: str) -> str:
+def _path(written: str, folder: str, places: Places, where: str) -> str | Address:
     """Where a row's image lies: a place that may be read, even if nothing is there."""
+    if scheme_of(written):
+        place = places.address(written)
+        if place is not None:
+            return place
+        raise SourceError(
+            f"{where}, names {_brief.repr(shown(written))}: outside the manifest's folder.",
+            hint="Allow what lies below an address with --allow-outside, for example"
+            f" {folder_of(shown(written))}",
+        )
     path = os.path.join(folder, written)  # noqa: PTH118  (a Path for each row is slow)
     real = places.real(path)
     # Where links have no end, nothing can be opened: that is this row's fault, and a reject.

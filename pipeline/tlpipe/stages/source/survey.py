@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tlpipe.errors import OptionError, SourceError
 from tlpipe.seams import Reader
-from tlpipe.stages.source.reading import FileReader
+from tlpipe.stages.source.anywhere import AnyReader
+from tlpipe.stages.source.places import Address
 from tlpipe.types import Block, Item, Split
 
 BLOCK_ITEMS = 4096
@@ -101,7 +102,7 @@ class Source:
         As the user gave it.
     list_blocks : ListBlocks
     reader : Reader, optional
-        By default places are paths of files.
+        By default places are paths of files, or ``Address``.
     paths : sequence of pathlib.Path
         The folder, or the local files, that it consists of.
     walked : bool
@@ -126,7 +127,7 @@ class Source:
         columns: Sequence[str] = (),
     ) -> None:
         self.name = name
-        self.reader: Reader = FileReader() if reader is None else reader
+        self.reader: Reader = AnyReader() if reader is None else reader
         self.paths = tuple(paths)
         self.walked = walked
         self.columns = tuple(columns)
@@ -212,8 +213,10 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def file_stat(path: str) -> tuple[int, int]:
+def file_stat(path: str | Address) -> tuple[int, int]:
     """Size in bytes and modification time in ns, links followed; (-1, -1) if it cannot be told."""
+    if isinstance(path, Address):
+        return path.size_bytes, path.mtime_ns  # asking for each would cost a request
     try:
         found = os.stat(path)  # noqa: PTH116  (a Path for each file is slow)
     except (OSError, ValueError):  # missing, forbidden, endless links; it becomes a reject later
