@@ -117,17 +117,17 @@ def test_nobody_waits_for_hours(server: Server) -> None:
         (answer(500), Reason.UNREACHABLE, ": the server answered 500 (Internal Server Error)."),
         (
             answer(302, Location="/a.jpg"),
-            Reason.UNREACHABLE,
+            Reason.UNREADABLE,
             "with a redirect that is not followed",
         ),
         (
             answer(302, Location="file:///etc/passwd"),
-            Reason.UNREACHABLE,
+            Reason.UNREADABLE,
             "something else than http",
         ),
-        (answer(302, Location="ftp://127.0.0.1/x"), Reason.UNREACHABLE, "something else than http"),
+        (answer(302, Location="ftp://127.0.0.1/x"), Reason.UNREADABLE, "something else than http"),
         (answer(200, b"\n<!doctype HTML><p>Sign in"), Reason.NOT_AN_IMAGE, "an HTML page instead"),
-        (answer(200, b"x", Content_Encoding="br"), Reason.UNREACHABLE, "encoded as 'br'"),
+        (answer(200, b"x", Content_Encoding="br"), Reason.UNREADABLE, "encoded as 'br'"),
         (serve(drop_after=0), Reason.UNREACHABLE, "dropped after 0 of 10,240 bytes"),
         (serve(drop_after=700), Reason.UNREACHABLE, "dropped after 700 of 10,240 bytes"),
         (answer(200, b"x" * 9, Content_Length="99"), Reason.UNREACHABLE, "after 9 of 99 bytes"),
@@ -391,7 +391,7 @@ def test_a_manifest_of_addresses_gives_the_same_as_the_folder(
     # Addresses are read again, since nothing tells that they are unchanged; no network is run.
     assert (again.embedded, again.copied, again.kept) == (0, len(keys), 1)
     assert len(photos_served.log) == len(keys) + 1
-    assert read_rejects(out)[0].item.key == f"{home}gone/x.png"
+    assert read_rejects(out)[0][0] == f"{home}gone/x.png"
     assert local.exists()
 
 
