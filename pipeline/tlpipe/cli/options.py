@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -242,10 +243,20 @@ def update_options(command: F) -> F:
     return command
 
 
+def terminal() -> bool:
+    """Whether standard input is a terminal: nobody types a list of images."""
+    return sys.stdin.isatty()
+
+
 def opened_source(source: str, more: dict[str, Any]) -> Source:
     """Open the source that a command's arguments name, and take ``--allow-outside`` out of them."""
-    from tlpipe.stages.source import open_source
+    from tlpipe.stages.source import STANDARD_INPUT, open_source
 
+    if source == STANDARD_INPUT and terminal():
+        raise click.UsageError(
+            "SOURCE is '-', standard input, which is a terminal. Send it a list of paths: find"
+            " photos -name '*.jpg' -print0 | tlpipe ... -"
+        )
     return open_source(source, allow_outside=more.pop("allow_outside"))
 
 

@@ -8,7 +8,9 @@ stream of blocks (a source is never held in memory). Imports ``errors``, ``types
 * the same under split folders: ``train/cat/1.jpg``, ``validation/`` or ``val/``, ``test/``;
 * a flat folder: images without labels;
 * one image file;
-* a CSV or TSV manifest with a header: ``path`` and optionally ``label`` and ``split``.
+* a CSV or TSV manifest with a header: ``path`` and optionally ``label`` and ``split``;
+* any of these at an address, of the web or of an object store;
+* a list of paths and addresses on standard input; images that a program gives one by one.
 
 Folders are walked in the order of their path components, so that two listings can be merged as
 streams; a manifest stays in its own order. Hidden names and files whose extension is of no image
@@ -22,14 +24,18 @@ that may have no end.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tlpipe.addresses import scheme_of
-from tlpipe.errors import SourceError
+from tlpipe.errors import OptionError, SourceError
 from tlpipe.files import is_dir, is_file
 from tlpipe.stages.source.by_address import open_address
 from tlpipe.stages.source.folder import open_folder
+from tlpipe.stages.source.given import open_given
+from tlpipe.stages.source.listed import STANDARD_INPUT as STANDARD_INPUT
+from tlpipe.stages.source.listed import open_listed
 from tlpipe.stages.source.manifest import open_manifest
 from tlpipe.stages.source.places import Address, named, real_folders
 from tlpipe.stages.source.reading import FileReader as FileReader
@@ -41,16 +47,23 @@ from tlpipe.stages.source.walk import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
 from tlpipe.types import Block, Split
 
 
-def open_source(path: str | Path, *, allow_outside: Sequence[str | Path] = ()) -> Source:
+def open_source(
+    path: str | Path | Iterable[Any], *, allow_outside: Sequence[str | Path] = ()
+) -> Source:
     """Understand a path as a source of images; nothing is walked before the first scan.
 
     Parameters
     ----------
-    path : str or pathlib.Path
-        A folder, an image file or a manifest. It may be a link.
+    path : str, pathlib.Path or iterable
+        A folder, an image file or a manifest. It may be a link, or an address (``https://``,
+        ``s3://`` ...). "-" for a list of paths on standard input. Or the images themselves, which
+        may come one by one: paths or addresses; encoded bytes, images of Pillow's, uint8 arrays
+        (H, W), (H, W, 3) or (H, W, 4); pairs (key, image); dicts of "image" and optionally "key",
+        "label" and "split".
     allow_outside : sequence of str or pathlib.Path
-        Folders outside the source into which its links and a manifest's paths may lead; "/" for
-        anywhere.
+        Folders outside the source into which its links and a manifest's paths may lead, "/" for
+        anywhere on disk; and addresses below which a manifest's may lie in a private network or an
+        object store.
 
     Raises
     ------
@@ -58,8 +71,13 @@ def open_source(path: str | Path, *, allow_outside: Sequence[str | Path] = ()) -
         There is nothing at `path`, it cannot be read, or it is a manifest with a wrong header.
         What else may be wrong with a source is found by its first scan.
     OptionError
-        There is no folder at a path of `allow_outside`.
+        There is no folder at a path of `allow_outside`, `path` is nothing of these, or standard
+        input is a terminal.
     """
+    if not isinstance(path, str | Path):
+        return _given(path)
+    if str(path) == STANDARD_INPUT:
+        return open_listed()
     allowed = real_folders(allow_outside)
     if scheme_of(str(path)):
         place = named(str(path))
@@ -78,6 +96,15 @@ def open_source(path: str | Path, *, allow_outside: Sequence[str | Path] = ()) -
         f"The source {str(path)!r} {wrong}.",
         hint="Give a folder of images, an image, or a CSV manifest.",
     )
+
+
+def _given(images: Any) -> Source:
+    if isinstance(images, bytes | bytearray | Mapping) or not isinstance(images, Iterable):
+        raise OptionError(
+            f"The source is a {type(images).__name__}.",
+            hint="Give a path, an address, or a list or an iterator of images.",
+        )
+    return open_given(images)
 
 
 def _single(path: Path) -> Source:
