@@ -70,10 +70,11 @@ OWNERS = {
     "click": {"cli/"},
     "filelock": {"stages/download/", "lock.py"},
     "pyarrow": {"stages/tables/parquet.py"},
+    "fsspec": {"stages/source/stores.py"},
     "sqlite3": {"stages/store/index.py"},
 }
 
-HEAVY = set("numpy onnx onnxruntime openvino h5py sklearn scipy PIL pyarrow rich".split())
+HEAVY = set("numpy onnx onnxruntime openvino h5py sklearn scipy PIL pyarrow rich fsspec".split())
 
 
 def modules() -> list[Path]:

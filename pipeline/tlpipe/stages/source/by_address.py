@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-from tlpipe.addresses import is_web, name_of, path_of, shown
+from tlpipe.addresses import below, folder_of, is_web, name_of, path_of, shown
 from tlpipe.errors import SourceError
-from tlpipe.stages.source.places import Address
-from tlpipe.stages.source.survey import Asked, Source, Survey
-from tlpipe.types import Block, Split
+from tlpipe.stages.source.copies import copied
+from tlpipe.stages.source.places import Address, as_folder
+from tlpipe.stages.source.store_folder import open_store_folder
+from tlpipe.stages.source.stores import Store, StoreFailure, source_error
+from tlpipe.stages.source.survey import Asked, Source, Survey, called
+from tlpipe.types import Block, Reason, Split
 
 OpenFile = Callable[[Path, Sequence[str]], Source]
 
@@ -37,8 +43,40 @@ def open_address(url: str, allowed: Sequence[str], kinds: Mapping[str, OpenFile]
                 f"The address {shown(url)!r} names a folder, and HTTP has no folders to be listed.",
                 hint="Give a manifest with the addresses of the images, or an archive of them.",
             )
-        return _single(url)
-    raise NotImplementedError
+    else:
+        folder = _is_folder(url)
+        if folder:
+            return open_store_folder(url, lambda: Store(url))
+    open_file = kinds.get(PurePosixPath(name_of(url)).suffix.lower())
+    return _single(url) if open_file is None else _copy(url, allowed, open_file)
+
+
+def _is_folder(url: str) -> bool:
+    try:
+        return Store(url).info(url).get("type") == "directory"
+    except StoreFailure as failure:
+        if failure.reason is Reason.MISSING:
+            raise SourceError(
+                f"The source {shown(url)!r} does not exist.",
+                hint="Give a folder of images, an image, a manifest or an archive.",
+            ) from failure
+        raise source_error(url, failure) from failure
+
+
+def _copy(url: str, allowed: Sequence[str], open_file: OpenFile) -> Source:
+    """Take a file that lists or holds images by a copy of it; a manifest's paths start at it."""
+    copy = copied(url)
+    name, folder = shown(url), folder_of(url)
+    above = as_folder(str(copy.path.parent))
+
+    def place(local: Any) -> Any:
+        if not isinstance(local, str) or not local.startswith(above) or local == str(copy.path):
+            return local
+        rest = posixpath.normpath(local.removeprefix(above).replace(os.sep, "/"))
+        return Address(below(folder, rest), inside=True)
+
+    with called(name, copy.path):
+        return open_file(copy.path, [folder, *allowed]).copied_from(name, place)
 
 
 def _single(url: str) -> Source:

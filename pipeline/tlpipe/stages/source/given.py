@@ -227,7 +227,7 @@ def _fields(given: Mapping[Any, Any], where: str) -> tuple[Any, Any, str | None,
     if unknown or "image" not in given:
         wrong = f"has the unknown fields {', '.join(unknown)}" if unknown else "has no 'image'"
         raise SourceError(f"{where} {wrong}.", hint=_WANTED)
-    label = given.get("label")
+    label: Any = given.get("label")
     if isinstance(label, int) and not isinstance(label, bool):
         label = str(label)
     if label is not None and not _is_text(label):

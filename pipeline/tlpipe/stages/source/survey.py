@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tlpipe.errors import OptionError, SourceError
 from tlpipe.seams import Reader
@@ -139,6 +141,25 @@ class Source:
         """Where it lies, as files note it: an absolute path, or what the user gave."""
         return printable(str(self.paths[0].resolve()) if len(self.paths) == 1 else self.name)
 
+    def copied_from(self, name: str, place: Callable[[Any], Any]) -> Source:
+        """The source of which this one is a copy on this machine: the same items, and its name.
+
+        Parameters
+        ----------
+        name : str
+        place : callable
+            From the place of an item to where it really lies.
+        """
+        own, (path, *_) = self._list_blocks, self.paths
+
+        def blocks(survey: Survey, asked: Asked) -> Iterator[Block]:
+            with called(name, path):
+                for block in own(survey, asked):
+                    block.places[:] = map(place, block.places)
+                    yield block
+
+        return Source(name, blocks, reader=self.reader, walked=False, columns=self.columns)
+
     def check_columns(self, columns: Sequence[str]) -> None:
         """Refuse columns that the source has not.
 
@@ -206,6 +227,16 @@ class Source:
             hint="Images are recognised by their extension: .jpg, .png, .webp, .tif and so on."
             + (follow if survey.skipped[OUTSIDE] else ""),
         )
+
+
+@contextlib.contextmanager
+def called(name: str, path: Path) -> Iterator[None]:
+    """Call a local copy by the name of what it is a copy of, in errors."""
+    try:
+        yield
+    except SourceError as exc:
+        said = exc.message.replace(repr(str(path)), repr(name)).replace(str(path), name)
+        raise SourceError(said, hint=exc.hint) from exc
 
 
 def printable(name: str) -> str:

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from tlpipe.errors import SourceError
 from tlpipe.files import is_utf8
@@ -44,6 +45,8 @@ class Folder:
         Names as valid UTF-8.
     raw : dict of str to str
         Names as the system has them, where they are others.
+    separator : str
+        What ends the paths of folders.
     """
 
     path: str
@@ -51,9 +54,10 @@ class Folder:
     files: list[str]
     folders: list[str]
     raw: dict[str, str]
+    separator: str = os.sep
 
-    def paths(self, names: list[str]) -> list[str]:
-        """Paths of some of its files."""
+    def places(self, names: list[str]) -> list[Any]:
+        """Places of some of its files: their paths."""
         path = self.path
         if not self.raw:
             return [path + name for name in names]
@@ -61,7 +65,21 @@ class Folder:
 
     def below(self, name: str) -> tuple[str, str]:
         """Path and prefix of one of its folders."""
-        return f"{self.path}{self.raw.get(name, name)}{os.sep}", f"{self.prefix}{name}/"
+        path = f"{self.path}{self.raw.get(name, name)}{self.separator}"
+        return path, f"{self.prefix}{name}/"
+
+
+class Walks(Protocol):
+    """Lists folders, wherever they are; see ``Walker``."""
+
+    skipped: Counter[str]
+    first_outside: str
+
+    def listing(self, path: str, prefix: str, /) -> Folder:
+        """List one folder."""
+
+    def has_image(self, path: str, prefix: str, /) -> bool:
+        """Whether there is an image in a folder or below it."""
 
 
 @dataclass
@@ -151,16 +169,7 @@ class Walker:
             return False  # listing it says why
 
     def _is_image(self, name: str) -> bool:
-        """Whether a name has an image's extension; if not, it is counted."""
-        at = name.rfind(".")
-        suffix = printable(name[at:]).lower() if 0 < at < len(name) - 1 else ""
-        if suffix in IMAGE_EXTENSIONS:
-            return True
-        kind = f"not an image ({suffix or 'no extension'})"
-        if kind not in self.skipped and len(self.skipped) >= _MOST_KINDS:
-            kind = "not an image (other extensions)"
-        self.skipped[kind] += 1
-        return False
+        return is_image_name(name, self.skipped)
 
     def _place_link(
         self, path: str, prefix: str, name: str, files: list[str], folders: list[str]
@@ -178,6 +187,19 @@ class Walker:
             folders.append(name)
         else:
             self.skipped[LISTED_ANYWAY] += 1
+
+
+def is_image_name(name: str, skipped: Counter[str]) -> bool:
+    """Whether a name has an image's extension; if not, it is counted."""
+    at = name.rfind(".")
+    suffix = printable(name[at:]).lower() if 0 < at < len(name) - 1 else ""
+    if suffix in IMAGE_EXTENSIONS:
+        return True
+    kind = f"not an image ({suffix or 'no extension'})"
+    if kind not in skipped and len(skipped) >= _MOST_KINDS:
+        kind = "not an image (other extensions)"
+    skipped[kind] += 1
+    return False
 
 
 def _sorted(path: str, prefix: str, files: list[str], folders: list[str]) -> Folder:
