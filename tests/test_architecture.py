@@ -24,6 +24,8 @@ LAYERS = [
         "last_layer",
         "lock",
         "machine",
+        "parquet_guard",
+        "parquet_pages",
         "picture",
         "precision",
         "records",
@@ -69,8 +71,13 @@ OWNERS = {
     "rich": {"cli/show.py", "cli/progress.py"},
     "click": {"cli/"},
     "filelock": {"stages/download/", "lock.py"},
-    "pyarrow": {"stages/tables/parquet.py"},
     "fsspec": {"stages/source/stores.py"},
+    "pyarrow": {
+        "parquet_guard.py",
+        "stages/predictions/parquet.py",
+        "stages/source/parquet/",
+        "stages/tables/parquet.py",
+    },
     "sqlite3": {"stages/store/index.py"},
 }
 

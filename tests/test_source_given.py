@@ -25,10 +25,10 @@ from tlpipe.cli.main import cli
 from tlpipe.errors import OptionError, OutputError, SourceError
 from tlpipe.stages.decode import decode, picture_of
 from tlpipe.stages.source import Source, listed, open_source
+from tlpipe.stages.source.addressed import Address
 from tlpipe.stages.source.given import Kept
 from tlpipe.stages.source.listed import open_listed
 from tlpipe.stages.source.pictures import encoded
-from tlpipe.stages.source.places import Address
 from tlpipe.stages.store import read_features
 from tlpipe.types import FileStat, Reason, Reject, Split
 

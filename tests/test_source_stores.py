@@ -21,7 +21,7 @@ from tlpipe.card import Card
 from tlpipe.errors import SourceError
 from tlpipe.files import CACHE_VARIABLE
 from tlpipe.stages.source import copies, open_source, stores
-from tlpipe.stages.source.places import Address
+from tlpipe.stages.source.addressed import Address
 from tlpipe.stages.source.store_reader import StoreReader
 from tlpipe.stages.store import read_features
 from tlpipe.types import Reason, Reject, Split
@@ -137,7 +137,7 @@ def test_what_is_wrong_with_a_store(memory: Any, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(type(memory), "info", refuse)
     monkeypatch.setattr(type(memory), "ls", refuse)
-    with pytest.raises(SourceError, match="access was denied .* AWS_"):
+    with pytest.raises(SourceError, match=r"access was denied .* AWS_"):
         open_source("memory://b/x.jpg")
     with pytest.raises(SourceError, match="5 failures in a row"):
         for _ in range(5):
@@ -173,7 +173,7 @@ def test_a_manifest_in_a_store(memory: Any, photos: Path, tmp_path: Path) -> Non
         assert str(tmp_path) not in caught.value.message.partition("which leads to")[0]
     assert names("memory://b/in/bad.csv", allow_outside=["s3://b"]) == ["s3://b/in/x.png"]
     memory.pipe("/b/in/bad.csv", b"wrong\n")
-    with pytest.raises(SourceError, match="'memory://b/in/bad.csv' has no column 'path'"):
+    with pytest.raises(SourceError, match=r"'memory://b/in/bad\.csv' has no column 'path'"):
         open_source("memory://b/in/bad.csv")
 
 

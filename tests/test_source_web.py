@@ -19,8 +19,8 @@ from tlpipe.addresses import asked, shown
 from tlpipe.card import Card
 from tlpipe.errors import OptionError, SourceError
 from tlpipe.stages.source import calls, open_source, servers, web_reader
+from tlpipe.stages.source.addressed import Address
 from tlpipe.stages.source.calls import Interrupted, Lies, lies
-from tlpipe.stages.source.places import Address
 from tlpipe.stages.source.web_reader import WebReader
 from tlpipe.stages.store import read_features, read_rejects
 from tlpipe.types import FileStat, Item, Reason, Reject, Stage

@@ -37,7 +37,12 @@ def is_store(text: str) -> bool:
 
 
 def shown(address: str) -> str:
-    """An address to be read by people and noted in files: without user, password and query."""
+    """An address to be read by people and noted in files: without user, password and query.
+
+    What is no address stays as it is.
+    """
+    if not scheme_of(address):
+        return address
     try:
         parts = urlsplit(address)
         netloc = parts.netloc.rpartition("@")[2]

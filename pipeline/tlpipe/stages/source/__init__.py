@@ -31,18 +31,20 @@ from typing import Any
 from tlpipe.addresses import scheme_of
 from tlpipe.errors import OptionError, SourceError
 from tlpipe.files import is_dir, is_file
+from tlpipe.stages.source.addressed import Address, named
 from tlpipe.stages.source.by_address import open_address
 from tlpipe.stages.source.folder import open_folder
 from tlpipe.stages.source.given import open_given
 from tlpipe.stages.source.listed import STANDARD_INPUT as STANDARD_INPUT
 from tlpipe.stages.source.listed import open_listed
-from tlpipe.stages.source.manifest import open_manifest
-from tlpipe.stages.source.places import Address, named, real_folders
+from tlpipe.stages.source.manifest import open_json_manifest, open_text_manifest
+from tlpipe.stages.source.places import real_folders
 from tlpipe.stages.source.reading import FileReader as FileReader
 from tlpipe.stages.source.survey import Asked, file_stat
 from tlpipe.stages.source.survey import Source as Source
 from tlpipe.stages.source.survey import Survey as Survey
 from tlpipe.stages.source.survey import printable as printable
+from tlpipe.stages.source.table_files import find_tables
 from tlpipe.stages.source.walk import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
 from tlpipe.types import Block, Split
 
@@ -86,7 +88,7 @@ def open_source(
         path = place  # file://
     path = Path(path)
     if is_dir(path):
-        return open_folder(path, allowed)
+        return _tables(path, allowed) or open_folder(path, allowed)
     if is_file(path):
         open_file = _FILES.get(path.suffix.lower())
         return _single(path) if open_file is None else open_file(path, allowed)
@@ -117,8 +119,27 @@ def _single(path: Path) -> Source:
     return Source(str(path), blocks, paths=[path], walked=True)
 
 
+def _tables(path: Path, allowed: Sequence[str]) -> Source | None:
+    """Take a folder's Parquet files as tables of images; None where none of them holds images."""
+    tables = find_tables(path, allowed)
+    if not tables:
+        return None
+    from tlpipe.stages.source.parquet import open_tables
+
+    return open_tables(path, tables, allowed)
+
+
+def _parquet(path: Path, allowed: Sequence[str]) -> Source:
+    from tlpipe.stages.source.parquet import open_parquet_file
+
+    return open_parquet_file(path, allowed)
+
+
 _FILES: dict[str, Callable[[Path, Sequence[str]], Source]] = {
-    ".csv": open_manifest,
-    ".tsv": open_manifest,
+    ".csv": open_text_manifest,
+    ".tsv": open_text_manifest,
+    ".jsonl": open_json_manifest,
+    ".ndjson": open_json_manifest,
+    ".parquet": _parquet,
 }
 """Kinds of files that list or hold images, by extension."""

@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from tlpipe.addresses import is_web
-from tlpipe.stages.source.places import Address
+from tlpipe.stages.source.addressed import Address
 from tlpipe.stages.source.reading import FileReader
 from tlpipe.stages.source.web_reader import WebReader
 from tlpipe.types import FileStat, Reject

@@ -10,8 +10,9 @@ from typing import Any
 
 from tlpipe.addresses import below, folder_of, is_web, name_of, path_of, shown
 from tlpipe.errors import SourceError
+from tlpipe.stages.source.addressed import Address
 from tlpipe.stages.source.copies import copied
-from tlpipe.stages.source.places import Address, as_folder
+from tlpipe.stages.source.places import as_folder
 from tlpipe.stages.source.store_folder import open_store_folder
 from tlpipe.stages.source.stores import Store, StoreFailure, source_error
 from tlpipe.stages.source.survey import Asked, Source, Survey, called

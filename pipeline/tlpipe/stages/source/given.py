@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 from tlpipe.addresses import scheme_of
 from tlpipe.errors import SourceError
 from tlpipe.files import is_utf8
+from tlpipe.stages.source.addressed import Address, named
 from tlpipe.stages.source.anywhere import AnyReader
-from tlpipe.stages.source.places import Address, named
 from tlpipe.stages.source.reading import MAX_FILE_BYTES, too_large
 from tlpipe.stages.source.spool import Spool
 from tlpipe.stages.source.survey import (

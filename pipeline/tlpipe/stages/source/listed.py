@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from tlpipe.addresses import scheme_of
 from tlpipe.errors import OptionError, SourceError
-from tlpipe.stages.source.places import Address, named
+from tlpipe.stages.source.addressed import Address, named
 from tlpipe.stages.source.spool import Spool
 from tlpipe.stages.source.survey import BLOCK_ITEMS, Asked, Source, Survey, file_stat, printable
 from tlpipe.types import Block, Split

@@ -12,36 +12,28 @@ that the user named.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tlpipe.addresses import STORES, is_store, is_web, lies_in, local_path, scheme_of, shown
-from tlpipe.errors import OptionError, SourceError
+from tlpipe.addresses import is_web, lies_in, scheme_of
+from tlpipe.errors import OptionError
 from tlpipe.files import is_dir
+from tlpipe.stages.source.addressed import Address, named
 
 _MOST_LINKS = 100  # one behind the other; Linux follows 40, macOS 32, Windows 63
+_MOST_FOLDERS = 1 << 16  # of which something is remembered at once
+_FIRST_LISTING = 64  # paths in a folder, from which on it is listed to spare a look at each
+_ENTRIES_PER_PATH = 64  # looked at: listing an entry costs a small part of a look at a path
 
+_NO_NAMES = ("", ".", "..")
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """The place of an image on a network.
+_WINDOWS = os.name == "nt"
+_AS_PATH = re.compile("[/:]").search  # what makes more of a name there: a separator, a drive
 
-    Attributes
-    ----------
-    url : str
-        Of the web, or of an object store.
-    inside : bool
-        Whether the user named it, or where it lies: its server may then be in a private network.
-    size_bytes, mtime_ns : int
-        As its store listed it; -1 where that is not known.
-    """
-
-    url: str
-    inside: bool = False
-    size_bytes: int = -1
-    mtime_ns: int = -1
+_is_junction: Callable[[str], bool] = getattr(os.path, "isjunction", lambda _: False)
 
 
 class Places:
@@ -65,7 +57,9 @@ class Places:
             if not scheme_of(folder)
         )
         self._addresses = [folder for folder in allowed if scheme_of(folder)]
-        self._real_folder = functools.lru_cache(maxsize=4096)(_real)
+        self._real_folder = functools.lru_cache(maxsize=_MOST_FOLDERS)(_real)
+        self._plain: set[str] = set()  # folders that lie inside, and hold no link
+        self._met: dict[str, int] = {}  # other folders, and how many paths lay in each
 
     def real(self, path: str) -> str | None:
         """Where `path` leads, every link followed; None where links have no end.
@@ -74,7 +68,7 @@ class Places:
         """
         for _ in range(_MOST_LINKS):
             parent, name = os.path.split(path)
-            if name in ("", ".", ".."):
+            if name in _NO_NAMES:
                 return _real(path)
             folder = self._real_folder(parent)
             if folder is None:
@@ -102,6 +96,36 @@ class Places:
         if any(lies_in(written, folder) for folder in self._addresses):
             return place
         return Address(written) if is_web(written) else None
+
+    def outside(self, path: str) -> str | None:
+        """Where `path` leads, if that is outside the folders; None if it may be read.
+
+        Where links have no end nothing can be opened, and so nothing outside can be read.
+        Of many paths in one folder most are not looked at: where a folder has no link in it, no
+        name in it leads elsewhere.
+        """
+        parent, _, name = path.rpartition(os.sep)
+        if parent in self._plain and name not in _NO_NAMES and not (_WINDOWS and _AS_PATH(name)):
+            return None
+        real = self.real(path)
+        if real is not None and not self.hold(real):
+            return real
+        if parent:
+            self._meet(parent)
+        return None
+
+    def _meet(self, parent: str) -> None:
+        """Count a path in a folder, and list the folder when there are many."""
+        if len(self._met) + len(self._plain) > _MOST_FOLDERS:
+            self._met.clear()
+            self._plain.clear()
+        count = self._met[parent] = self._met.get(parent, 0) + 1
+        if count < _FIRST_LISTING or count & (count - 1):  # at powers of two
+            return
+        folder = self._real_folder(parent)
+        if folder is not None and self.hold(folder) and _has_no_link(folder, count):
+            self._plain.add(parent)
+            del self._met[parent]
 
     def hold(self, real: str) -> bool:
         """Whether a real path lies inside one of the folders."""
@@ -150,25 +174,6 @@ class Followed:
             above = os.path.dirname(above)  # noqa: PTH120
 
 
-def named(written: str) -> Address | str:
-    """Place of an address that the user named: it may lead anywhere.
-
-    Raises
-    ------
-    SourceError
-        It is of no kind that is read.
-    """
-    scheme = scheme_of(written)
-    if scheme == "file":
-        return local_path(written)
-    if not (is_web(written) or is_store(written)) or "::" in written.partition("?")[0]:
-        raise SourceError(
-            f"The address {shown(written)!r} is of no kind that is read.",
-            hint=f"Addresses start with http://, https://, file:// or one of {list(STORES)}.",
-        )
-    return Address(written, inside=True)
-
-
 def real_folders(allowed: Sequence[str | Path] | str | Path) -> list[str]:
     """Real paths of the folders that a user allows; addresses stay as they are.
 
@@ -194,6 +199,26 @@ def _real(path: str) -> str | None:
         return os.path.realpath(path)
     except RecursionError:  # many hundred links, one behind the other: no system follows them
         return None
+
+
+def _has_no_link(folder: str, paths: int) -> bool:
+    """Whether a real folder surely holds no link; not told where that would take long.
+
+    One that does not exist holds none.
+    """
+    most = paths * _ENTRIES_PER_PATH
+    try:
+        with os.scandir(folder) as entries:
+            seen = 0
+            for entry in itertools.islice(entries, most):
+                if entry.is_symlink() or _is_junction(entry.path):
+                    return False
+                seen += 1
+            return seen < most
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
 
 
 def as_folder(path: str) -> str:

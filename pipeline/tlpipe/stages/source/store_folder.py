@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from tlpipe.addresses import shown
 from tlpipe.files import is_utf8
+from tlpipe.stages.source.addressed import Address
 from tlpipe.stages.source.folder import walking
-from tlpipe.stages.source.places import Address
 from tlpipe.stages.source.stores import Store, StoreFailure, size_and_time, source_error
 from tlpipe.stages.source.survey import Source
 from tlpipe.stages.source.walk import Folder, is_image_name

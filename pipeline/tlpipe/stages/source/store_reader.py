@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tlpipe.addresses import server_of, shown
-from tlpipe.stages.source.places import Address
+from tlpipe.stages.source.addressed import Address
 from tlpipe.stages.source.reading import MAX_FILE_BYTES, too_large
 from tlpipe.stages.source.servers import Servers
 from tlpipe.stages.source.stores import Running, Store, StoreFailure, size_and_time

@@ -12,8 +12,8 @@ from typing import Any
 
 from tlpipe.errors import OptionError, SourceError
 from tlpipe.seams import Reader
+from tlpipe.stages.source.addressed import Address
 from tlpipe.stages.source.anywhere import AnyReader
-from tlpipe.stages.source.places import Address
 from tlpipe.types import Block, Item, Split
 
 BLOCK_ITEMS = 4096

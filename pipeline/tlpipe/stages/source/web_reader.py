@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 
 from tlpipe.addresses import asked, server_of, shown
+from tlpipe.stages.source.addressed import Address
 from tlpipe.stages.source.calls import Call, Calls, Interrupted, LateError
-from tlpipe.stages.source.places import Address
 from tlpipe.stages.source.reading import MAX_FILE_BYTES, too_large
 from tlpipe.stages.source.servers import Servers
 from tlpipe.types import FileStat, Reason, Reject, Stage
