@@ -39,7 +39,18 @@ class LateError(FetchError):
 
 
 class RefusedError(FetchError):
-    """The address leads where nobody allowed it to."""
+    """The address leads where nobody allowed it to.
+
+    Parameters
+    ----------
+    cause : str
+    named : bool
+        Whether it is the address that was asked for, not a redirect.
+    """
+
+    def __init__(self, cause: str, *, named: bool) -> None:
+        super().__init__(cause)
+        self.named = named
 
 
 def lies(address: str) -> Lies:
@@ -186,7 +197,9 @@ class Call:
         if where is Lies.PUBLIC or (where is Lies.PRIVATE and self._furthest > Lies.PUBLIC):
             return
         what = "this machine or its link" if where is Lies.NEAR else "a private network"
-        raise RefusedError(f"it leads to {self._host!r}, which lies on {what}")
+        raise RefusedError(
+            f"it leads to {self._host!r}, which lies on {what}", named=self._host == self._named
+        )
 
 
 class Calls:

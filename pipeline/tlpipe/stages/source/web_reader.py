@@ -9,8 +9,9 @@ import time
 from collections.abc import Sequence
 
 from tlpipe.addresses import asked, server_of, shown
+from tlpipe.errors import SourceError
 from tlpipe.stages.source.addressed import Address
-from tlpipe.stages.source.calls import Call, Calls, Interrupted, LateError
+from tlpipe.stages.source.calls import Call, Calls, Interrupted, LateError, RefusedError
 from tlpipe.stages.source.reading import MAX_FILE_BYTES, too_large
 from tlpipe.stages.source.servers import Servers
 from tlpipe.types import FileStat, Reason, Reject, Stage
@@ -71,7 +72,8 @@ class WebReader:
         Raises
         ------
         SourceError
-            The server is away; see ``Servers``.
+            The server is away, see ``Servers``; or the address lies inside, and the user did not
+            name it.
         Interrupted
             The run has ended.
         """
@@ -89,6 +91,11 @@ class WebReader:
             except FetchError as failure:
                 if call.interrupted:
                     raise Interrupted("the run has ended") from failure
+                if isinstance(failure, RefusedError) and failure.named:
+                    raise SourceError(
+                        f"The address {name!r} may not be read: {failure}.",
+                        hint=f"If it shall be, allow it with --allow-outside {server}/",
+                    ) from failure
                 if _blames_server(failure):
                     self._servers.failed(server, str(failure))
                 return _reject(_reason(failure), f"{name}: {failure}")
