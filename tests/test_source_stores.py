@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import tarfile
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import numpy as np
+import pyarrow.parquet
 import pytest
+from PIL import Image
 
 import tlpipe
 from conftest import Trained
@@ -175,6 +179,44 @@ def test_a_manifest_in_a_store(memory: Any, photos: Path, tmp_path: Path) -> Non
     memory.pipe("/b/in/bad.csv", b"wrong\n")
     with pytest.raises(SourceError, match=r"'memory://b/in/bad\.csv' has no column 'path'"):
         open_source("memory://b/in/bad.csv")
+
+
+def archives(photos: Path) -> dict[str, bytes]:
+    """The same images in files of several kinds."""
+    files = sorted(photos.rglob("*.png"))
+    tar, flat, packed, arrays = (io.BytesIO() for _ in range(4))
+    with tarfile.open(fileobj=tar, mode="w") as out, zipfile.ZipFile(packed, "w") as zipped:
+        for path in files:
+            out.add(path, path.relative_to(photos).as_posix())
+            zipped.write(path, path.relative_to(photos).as_posix())
+    np.save(flat, np.stack([np.asarray(Image.open(path)) for path in files]))
+    table = {"image": [{"bytes": path.read_bytes(), "path": None} for path in files]}
+    pyarrow.parquet.write_table(pyarrow.table(table), arrays)
+    contents = (tar, packed, flat, arrays)
+    return {f"x.{kind}": c.getvalue() for kind, c in zip(KINDS, contents, strict=True)}
+
+
+KINDS = ("tar", "zip", "npy", "parquet")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_of_images_is_read_by_a_copy(
+    memory: Any, server: Server, photos: Path, trained: Trained, tiny_card: Card, kind: str
+) -> None:
+    content = archives(photos)[f"x.{kind}"]
+    memory.pipe(f"/b/x.{kind}", content)
+    server.content = content
+    out = Path(os.environ[CACHE_VARIABLE]).parent / "f.h5"
+    for url in (f"memory://b/x.{kind}", url_of(server, f"x.{kind}")):
+        source = open_source(url)
+        assert (source.name, source.text, source.paths) == (url, url, ())
+        tlpipe.embed(source, out, backbone=tiny_card, overwrite=True)
+        assert np.array_equal(read_features(out).vectors, read_features(trained.features).vectors)
+    memory.pipe(f"/b/cut.{kind}", content[:100])
+    with pytest.raises(SourceError) as caught:
+        _ = open_source(f"memory://b/cut.{kind}").survey
+    assert f"memory://b/cut.{kind}" in caught.value.message
+    assert os.environ[CACHE_VARIABLE] not in str(caught.value)
 
 
 @pytest.fixture

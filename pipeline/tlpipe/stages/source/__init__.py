@@ -32,14 +32,23 @@ from tlpipe.addresses import scheme_of
 from tlpipe.errors import OptionError, SourceError
 from tlpipe.files import is_dir, is_file
 from tlpipe.stages.source.addressed import Address, named
-from tlpipe.stages.source.by_address import open_address
+from tlpipe.stages.source.archives import (
+    open_archive,
+    open_pattern,
+    open_shards,
+    refuse_compressed,
+)
+from tlpipe.stages.source.by_address import OpenFile, open_address
 from tlpipe.stages.source.folder import open_folder
 from tlpipe.stages.source.given import open_given
+from tlpipe.stages.source.idx import idx_of_folder, is_idx_name, open_idx, open_idx_folder
 from tlpipe.stages.source.listed import STANDARD_INPUT as STANDARD_INPUT
 from tlpipe.stages.source.listed import open_listed
 from tlpipe.stages.source.manifest import open_json_manifest, open_text_manifest
+from tlpipe.stages.source.numpy_files import open_npy, open_npz
 from tlpipe.stages.source.places import real_folders
 from tlpipe.stages.source.reading import FileReader as FileReader
+from tlpipe.stages.source.shards import is_pattern, shards_of_folder
 from tlpipe.stages.source.survey import Asked, file_stat
 from tlpipe.stages.source.survey import Source as Source
 from tlpipe.stages.source.survey import Survey as Survey
@@ -84,14 +93,19 @@ def open_source(
     if scheme_of(str(path)):
         place = named(str(path))
         if isinstance(place, Address):
-            return open_address(place.url, allowed, _FILES)
+            return open_address(place.url, allowed, _opener)
         path = place  # file://
     path = Path(path)
     if is_dir(path):
-        return _tables(path, allowed) or open_folder(path, allowed)
+        return _folder(path, allowed)
     if is_file(path):
-        open_file = _FILES.get(path.suffix.lower())
-        return _single(path) if open_file is None else open_file(path, allowed)
+        open_file = _opener(path.name)
+        if open_file is None:
+            refuse_compressed(path)
+            return _single(path)
+        return open_file(path, allowed)
+    if is_pattern(str(path)):
+        return open_pattern(str(path), allowed)
     there = os.path.exists(path)  # noqa: PTH110  (Path.exists may raise)
     wrong = "is neither a folder nor a regular file" if there else "does not exist"
     raise SourceError(
@@ -107,6 +121,23 @@ def _given(images: Any) -> Source:
             hint="Give a path, an address, or a list or an iterator of images.",
         )
     return open_given(images)
+
+
+def _folder(path: Path, allowed: Sequence[str]) -> Source:
+    """Take a folder for what it holds: archives, arrays, tables, or images."""
+    try:
+        if shards := shards_of_folder(str(path), allowed):
+            return open_shards(str(path), shards)
+        if files := idx_of_folder(str(path)):
+            return open_idx_folder(path, files, allowed)
+    except OSError:
+        pass  # it cannot be listed: the walk over it says so
+    return _tables(path, allowed) or open_folder(path, allowed)
+
+
+def _opener(name: str) -> OpenFile | None:
+    """What opens a file that lists or holds images, by its name; None for any other."""
+    return _FILES.get(Path(name).suffix.lower()) or (open_idx if is_idx_name(name) else None)
 
 
 def _single(path: Path) -> Source:
@@ -141,5 +172,9 @@ _FILES: dict[str, Callable[[Path, Sequence[str]], Source]] = {
     ".jsonl": open_json_manifest,
     ".ndjson": open_json_manifest,
     ".parquet": _parquet,
+    ".tar": open_archive,
+    ".zip": open_archive,
+    ".npy": open_npy,
+    ".npz": open_npz,
 }
 """Kinds of files that list or hold images, by extension."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from tlpipe.addresses import below, folder_of, is_web, name_of, path_of, shown
@@ -21,7 +21,9 @@ from tlpipe.types import Block, Reason, Split
 OpenFile = Callable[[Path, Sequence[str]], Source]
 
 
-def open_address(url: str, allowed: Sequence[str], kinds: Mapping[str, OpenFile]) -> Source:
+def open_address(
+    url: str, allowed: Sequence[str], opener: Callable[[str], OpenFile | None]
+) -> Source:
     """Understand an address as a source.
 
     Parameters
@@ -30,8 +32,8 @@ def open_address(url: str, allowed: Sequence[str], kinds: Mapping[str, OpenFile]
         Of the web, or of an object store.
     allowed : sequence of str
         Real paths of folders, and addresses, that a manifest may name as well.
-    kinds : mapping of str to OpenFile
-        What opens a local file that lists or holds images, by its extension.
+    opener : callable
+        Takes a file's name; gives what opens a local file of that name that lists or holds images.
 
     Raises
     ------
@@ -48,7 +50,7 @@ def open_address(url: str, allowed: Sequence[str], kinds: Mapping[str, OpenFile]
         folder = _is_folder(url)
         if folder:
             return open_store_folder(url, lambda: Store(url))
-    open_file = kinds.get(PurePosixPath(name_of(url)).suffix.lower())
+    open_file = opener(name_of(url))
     return _single(url) if open_file is None else _copy(url, allowed, open_file)
 
 
@@ -77,7 +79,7 @@ def _copy(url: str, allowed: Sequence[str], open_file: OpenFile) -> Source:
         return Address(below(folder, rest), inside=True)
 
     with called(name, copy.path):
-        return open_file(copy.path, [folder, *allowed]).copied_from(name, place)
+        return open_file(copy.path, [folder, *allowed]).copied_from(name, copy.path, place)
 
 
 def _single(url: str) -> Source:

@@ -112,6 +112,8 @@ class Source:
         the same key.
     columns : sequence of str
         Names of the further columns it has.
+    text : str
+        Where it lies, as files note it; by default the absolute path of its only path, or `name`.
 
     Attributes
     ----------
@@ -127,6 +129,7 @@ class Source:
         paths: Sequence[Path] = (),
         walked: bool = False,
         columns: Sequence[str] = (),
+        text: str = "",
     ) -> None:
         self.name = name
         self.reader: Reader = AnyReader() if reader is None else reader
@@ -135,22 +138,29 @@ class Source:
         self.columns = tuple(columns)
         self._list_blocks = list_blocks
         self._survey: Survey | None = None
+        self._text = text
 
     @property
     def text(self) -> str:
         """Where it lies, as files note it: an absolute path, or what the user gave."""
-        return printable(str(self.paths[0].resolve()) if len(self.paths) == 1 else self.name)
+        return (
+            printable(self._text)
+            if self._text
+            else printable(str(self.paths[0].resolve()) if len(self.paths) == 1 else self.name)
+        )
 
-    def copied_from(self, name: str, place: Callable[[Any], Any]) -> Source:
+    def copied_from(self, name: str, path: Path, place: Callable[[Any], Any]) -> Source:
         """The source of which this one is a copy on this machine: the same items, and its name.
 
         Parameters
         ----------
         name : str
+        path : pathlib.Path
+            The copy, as errors name it.
         place : callable
             From the place of an item to where it really lies.
         """
-        own, (path, *_) = self._list_blocks, self.paths
+        own = self._list_blocks
 
         def blocks(survey: Survey, asked: Asked) -> Iterator[Block]:
             with called(name, path):
