@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ class TableFile:
         check_regular(path, where)
         with errors(where):
             self._stream = path.open("rb", buffering=0)
+            weakref.finalize(self, self._stream.close)  # a reader has no end of its own
         try:
             found = os.fstat(self._stream.fileno())
             self.stat = (found.st_size, found.st_mtime_ns)
