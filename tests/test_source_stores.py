@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import os
 import tarfile
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -26,6 +28,7 @@ from tlpipe.errors import SourceError
 from tlpipe.files import CACHE_VARIABLE
 from tlpipe.stages.source import copies, open_source, stores
 from tlpipe.stages.source.addressed import Address
+from tlpipe.stages.source.calls import Interrupted
 from tlpipe.stages.source.store_reader import StoreReader
 from tlpipe.stages.store import read_features
 from tlpipe.types import Reason, Reject, Split
@@ -357,3 +360,23 @@ def test_times_of_change() -> None:
     for told in ("2020-01-02T03:04:05Z", 1577934245, 1577934245.0):
         assert stores.size_and_time({"size": 3, "mtime": told}) == (3, 1577934245 * 10**9)
     assert stores.size_and_time({"size": None, "mtime": "soon"}) == (-1, -1)
+
+
+def test_reading_from_a_store_can_be_interrupted() -> None:
+    running, loop = stores.Running(), fsspec.asyn.get_loop()
+    ended: list[str] = []
+
+    def work() -> None:
+        try:
+            running.result(asyncio.sleep(60), loop, 60)
+        except Interrupted:
+            ended.append("interrupted")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while thread.is_alive():
+        running.interrupt()
+        thread.join(0.01)
+    assert ended == ["interrupted"]
+    with pytest.raises(TimeoutError):
+        running.result(asyncio.sleep(60), loop, 0.01)
