@@ -16,6 +16,7 @@ ROOT = Path(tlpipe.__file__).parent
 # A layer imports itself (but for stages and workflows, see below) and those before it.
 LAYERS = [
     {
+        "addresses",
         "errors",
         "execution",
         "files",
@@ -32,6 +33,8 @@ LAYERS = [
         "seams",
         "types",
         "version",
+        "web",
+        "web_opening",
     },
     {
         "card",
@@ -58,11 +61,18 @@ OWNERS = {
     "threadpoolctl": {"stages/head/pool.py", "stages/novelty.py"},
     "onnx": {"graph/"},
     "google": {"graph/"},
-    "PIL": {"stages/decode.py", "stages/preprocess.py", "stages/digits.py", "stages/sample.py"},
+    "PIL": {
+        "stages/decode.py",
+        "stages/preprocess.py",
+        "stages/digits.py",
+        "stages/sample.py",
+        "stages/source/pictures.py",
+    },
     "cykooz_resizer": {"stages/preprocess.py"},
     "rich": {"cli/show.py", "cli/progress.py"},
     "click": {"cli/"},
     "filelock": {"stages/download/", "lock.py"},
+    "fsspec": {"stages/source/stores.py"},
     "pyarrow": {
         "parquet_guard.py",
         "stages/predictions/parquet.py",
@@ -72,7 +82,7 @@ OWNERS = {
     "sqlite3": {"stages/store/index.py"},
 }
 
-HEAVY = set("numpy onnx onnxruntime openvino h5py sklearn scipy PIL pyarrow rich".split())
+HEAVY = set("numpy onnx onnxruntime openvino h5py sklearn scipy PIL pyarrow rich fsspec".split())
 
 
 def modules() -> list[Path]:

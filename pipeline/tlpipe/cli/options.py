@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -180,11 +181,11 @@ def run_options(command: F) -> F:
         ),
         click.option(
             "--allow-outside",
-            type=PATH,
             metavar="FOLDER",
             multiple=True,
-            help="Folder outside the source into which its links and paths may lead; / for"
-            " anywhere. May be given several times.",
+            help="Folder outside the source into which its links and paths may lead, or address"
+            " below which its addresses may lie in a private network or an object store; / for"
+            " anywhere on disk. May be given several times.",
         ),
     ):
         command = option(command)
@@ -240,10 +241,20 @@ def update_options(command: F) -> F:
     return command
 
 
+def terminal() -> bool:
+    """Whether standard input is a terminal: nobody types a list of images."""
+    return sys.stdin.isatty()
+
+
 def opened_source(source: str, more: dict[str, Any]) -> Source:
     """Open the source that a command's arguments name, and take ``--allow-outside`` out of them."""
-    from tlpipe.stages.source import open_source
+    from tlpipe.stages.source import STANDARD_INPUT, open_source
 
+    if source == STANDARD_INPUT and terminal():
+        raise click.UsageError(
+            "SOURCE is '-', standard input, which is a terminal. Send it a list of paths: find"
+            " photos -name '*.jpg' -print0 | tlpipe ... -"
+        )
     return open_source(source, allow_outside=more.pop("allow_outside"))
 
 
