@@ -61,8 +61,8 @@ class Faults:
             patch.setattr(owner, name, self._watched(call, original, str(folder)))
         begin = guard.GuardedFile.__init__
 
-        def opened(guarded: Any, path: Path) -> None:
-            begin(guarded, path)
+        def opened(guarded: Any, *args: Any) -> None:
+            begin(guarded, *args)
             guarded._file = _Raw(guarded._file, self)
 
         patch.setattr(guard.GuardedFile, "__init__", opened)

@@ -75,7 +75,10 @@ def use_network(patch: pytest.MonkeyPatch, network: Any) -> Any:
 
 
 def datasets(path: Path) -> dict[str, bytes]:
-    """Bytes of every dataset and attribute of a feature file, all chunks checked; {} for none."""
+    """Bytes of every dataset and attribute of a feature file, all chunks checked; {} for none.
+
+    Of a set those of each part as well.
+    """
     if not path.exists():
         return {}
     with FeatureFile(path) as file:
@@ -94,9 +97,28 @@ def datasets(path: Path) -> dict[str, bytes]:
     with h5py.File(path, locking=False) as file:
         file.visititems(take)
         for name, value in file.attrs.items():
-            if name not in ("created_at", "seal"):
+            if name not in ("created_at", "seal", "folder"):
                 found[f"@{name}"] = str(value).encode()
+    found.pop("parts", None)  # their seals hold the time
+    for part in parts_of(path):
+        found |= {f"{part.name}/{name}": content for name, content in datasets(part).items()}
     return found
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The files of a set that its index lists; none for a file that is no index."""
+    with h5py.File(path, locking=False) as file:
+        if "parts" not in file:
+            return []
+        folder = path.parent / file.attrs["folder"]
+        return [folder / name.decode() for name in file["parts"]["file"]]
+
+
+def unlisted(path: Path) -> list[str]:
+    """What lies in the folder of a feature file's set, and is neither a part nor a folder of it."""
+    home, parts = path.with_name(f"{path.name}.set"), parts_of(path)
+    right = {path for part in parts for path in (part, part.parent)}
+    return sorted(str(p.relative_to(home)) for p in home.rglob("*") if p not in right)
 
 
 def digests(path: Path) -> set[bytes]:

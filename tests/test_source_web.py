@@ -388,6 +388,7 @@ def test_a_manifest_of_addresses_gives_the_same_as_the_folder(
     again = tlpipe.embed(source, out, backbone=tiny_card)
     # Addresses are read again, since nothing tells that they are unchanged; no network is run.
     assert (again.embedded, again.copied, again.kept) == (0, len(keys), 1)
+    assert again.gone == 0
     assert len(photos_served.log) == len(keys) + 1
     assert read_rejects(out)[0][0] == f"{home}gone/x.png"
     assert local.exists()

@@ -21,6 +21,7 @@ from tlpipe.stages.store import (
     FeatureHeader,
     FeatureSummary,
     feature_writer,
+    growing,
     guard,
     inspect_features,
     layout,
@@ -29,7 +30,7 @@ from tlpipe.stages.store import (
     rows_of,
     structure,
 )
-from tlpipe.stages.store import read as reader
+from tlpipe.stages.store import one as reader
 from tlpipe.stages.store import write as store
 from tlpipe.types import Content, FileStat, Item, Outcome, Reason, Reject, Split, Stage
 
@@ -87,7 +88,7 @@ OUTCOMES = st.lists(
 def test_what_is_written_is_read(tmp_path: Path, outcomes: list[Outcome], chunk: int) -> None:
     path = tmp_path / "f.h5"
     with pytest.MonkeyPatch.context() as patch:
-        for module in (layout, reader, store, structure):
+        for module in (layout, reader, growing, store, structure):
             patch.setattr(module, "CHUNK_ROWS", chunk)
         summary = write_features(path, HEADER, DIM, outcomes)
         found, found_rejects = read_features(path), read_rejects(path)
@@ -205,7 +206,7 @@ def test_a_full_disk(
 
             self._file = Limited()  # type: ignore[assignment]
 
-    monkeypatch.setattr(store, "GuardedFile", FullDisk)
+    monkeypatch.setattr(growing, "GuardedFile", FullDisk)
     target = tmp_path / "f.h5"
     with pytest.raises(OutputError, match="could not be written: No space left on device"):
         write_features(target, HEADER, DIM, [good(str(n)) for n in range(600)])

@@ -11,8 +11,9 @@ import pytest
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
-def test_a_run_that_is_killed_loses_nothing() -> None:
+@pytest.mark.parametrize("more", [["--rounds", "24"], ["--rounds", "8", "--sets"]])
+def test_a_run_that_is_killed_loses_nothing(more: list[str]) -> None:
     script = Path(__file__).with_name("torture.py")
-    command = [sys.executable, str(script), "--first-run", "--rounds", "24", "--seed", "7"]
+    command = [sys.executable, str(script), "--first-run", "--seed", "7", *more]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

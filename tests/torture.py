@@ -29,7 +29,7 @@ from pathlib import Path
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # no threads before a fork
 
 
-from stored import datasets, digests
+from stored import datasets, digests, parts_of, unlisted
 from tlpipe.errors import TlpipeError
 from torture_child import STEPS, Kill, Task, small_everything, start
 from torture_world import World, contents_of_log
@@ -46,6 +46,8 @@ class Scenario:
     before: tuple[tuple[int, bool, Kill | None], ...] = ()  # stage, poisoned, killed where
     stage: int = 1
     overwrite: bool = False
+    set_above: int | None = None
+    set_before: int | None = None
 
 
 _TWO_PARTS = Kill("fsync", 6, after=True)
@@ -60,6 +62,18 @@ SCENARIOS = (
     Scenario("parts joined", ((1, False, replace(_TWO_PARTS, number=12)),)),
     Scenario("anew", ((1, True, None),), stage=2, overwrite=True),
 )
+
+_LARGE = 1000
+
+SETS = (
+    Scenario("first set", set_above=10),
+    Scenario("set updated", ((1, False, None),), stage=2, set_above=10, set_before=7),
+    Scenario("set resumed", ((1, False, _TWO_PARTS),), set_above=10, set_before=10),
+    Scenario("file to set", ((1, False, None),), stage=2, set_above=10),
+    Scenario("set to file", ((1, False, None),), stage=2, set_above=_LARGE, set_before=10),
+    Scenario("set anew", ((1, True, None),), 2, overwrite=True, set_above=10, set_before=10),
+)
+"""Results that are sets of files, or were."""
 
 
 @dataclass
@@ -96,7 +110,8 @@ class Torturer:
         log.unlink(missing_ok=True)
         world = self.world
         overwrite = scenario.overwrite
-        return Task(world.source, self.place / OUTPUT, world.card, log, overwrite, 0.0, kill)
+        output, most = self.place / OUTPUT, scenario.set_above
+        return Task(world.source, output, world.card, log, overwrite, 0.0, kill, most)
 
     def prepare(self, scenario: Scenario) -> None:
         """Put the folder into the state before a scenario's run; made once, copied then."""
@@ -105,7 +120,8 @@ class Torturer:
         if not saved.exists():
             self.place.mkdir()
             for stage, poisoned, kill in scenario.before:
-                task = self.task(replace(scenario, stage=stage, overwrite=False), kill)
+                earlier = replace(scenario, stage=stage, overwrite=False)
+                task = self.task(replace(earlier, set_above=scenario.set_before), kill)
                 self.finish(replace(task, poison=POISON * poisoned), killed=kill is not None)
             shutil.copytree(self.place, saved)
         shutil.copytree(saved, self.place, dirs_exist_ok=True)
@@ -183,6 +199,9 @@ class Torturer:
         if len(set(embedded)) != len(embedded) or held & set(embedded):
             blame("embedded twice", f"{where}: {len(held & set(embedded))} were held")
         left = {p.name for p in self.place.iterdir()} - {OUTPUT, f".{OUTPUT}.lock"}
+        if parts_of(self.place / OUTPUT):
+            left.discard(f"{OUTPUT}.set")
+        left |= set(unlisted(self.place / OUTPUT))
         if left:
             blame("leftovers", f"{where}: {sorted(left)}")
 
@@ -203,6 +222,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=300, help="kills in all")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--first-run", action="store_true", help="that scenario alone")
+    parser.add_argument("--sets", action="store_true", help="the scenarios of sets of files alone")
     parser.add_argument(
         "--sweep",
         type=int,
@@ -214,7 +234,9 @@ def main() -> int:
     print(f"seed {options.seed}", flush=True)
     small_everything()
     with tempfile.TemporaryDirectory() as folder:
-        scenarios = SCENARIOS[:1] if options.first_run else SCENARIOS
+        scenarios = SETS if options.sets else SCENARIOS + SETS
+        if options.first_run:
+            scenarios = scenarios[:1]
         torturer = Torturer(Path(folder), scenarios)
         plan: list[tuple[Scenario, Kill | None]]
         plan = [(s, kill) for s in scenarios for kill in torturer.sweep(s)]

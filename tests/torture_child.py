@@ -22,10 +22,22 @@ import numpy as np
 import tlpipe
 from tlpipe.card import Card
 from tlpipe.stages.source import folder
-from tlpipe.stages.store import cursor, guard, known, layout, parts, read, structure, write
+from tlpipe.stages.store import (
+    cursor,
+    features,
+    growing,
+    guard,
+    known,
+    layout,
+    one,
+    parts,
+    read,
+    structure,
+    write,
+)
 from tlpipe.workflows import embed as workflow
 from tlpipe.workflows import update
-from tlpipe.workflows.run_options import RunOptions
+from tlpipe.workflows.run_options import RunOptions, UpdateOptions
 
 CHUNK_ROWS, SPAN_ROWS, BLOCK_ITEMS, PART_ROWS, MANY, ROWS_AT_ONCE = 4, 8, 16, 5, 3, 2
 
@@ -56,7 +68,7 @@ class Kill:
 
 def small_everything(change: Callable[[Any, str, int], None] = setattr) -> None:
     """Make chunks, spans, blocks and parts so small that a few images fill many of them."""
-    for module in (layout, read, structure, write, known, parts, cursor):
+    for module in (layout, one, read, features, structure, growing, write, known, parts, cursor):
         for name, value in (("CHUNK_ROWS", CHUNK_ROWS), ("SPAN_ROWS", SPAN_ROWS), ("MANY", MANY)):
             if hasattr(module, name):
                 change(module, name, value)
@@ -121,6 +133,7 @@ class Task:
     overwrite: bool = False
     poison: float = 0.0
     kill: Kill | None = None
+    set_above: int | None = None
 
 
 def work(task: Task) -> None:
@@ -139,6 +152,7 @@ def work(task: Task) -> None:
             backbone=task.card,
             options=RunOptions(batch_size=2),
             overwrite=task.overwrite,
+            update=UpdateOptions(set_above=task.set_above),
         )
         task.log.with_suffix(".counts").write_text(json.dumps(counts))
         status = 0

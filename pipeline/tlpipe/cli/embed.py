@@ -45,6 +45,7 @@ def embed_command(
     overwrite: bool,
     rehash: bool,
     max_gone: float | None,
+    set_above: int | None,
     **more: Any,
 ) -> None:
     """Run the frozen backbone once over images, and store the embeddings.
@@ -73,7 +74,7 @@ def embed_command(
             backbone=card,
             options=as_run_options(**more),
             overwrite=overwrite,
-            update=UpdateOptions(rehash, max_gone),
+            update=UpdateOptions(rehash, max_gone, set_above),
             progress=report,
             surveyed=show_survey,
         )

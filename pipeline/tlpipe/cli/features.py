@@ -15,6 +15,7 @@ from tlpipe.cli.options import (
     network_options,
     output_option,
     overwrite_option,
+    set_above_option,
 )
 from tlpipe.cli.show import counted, say
 from tlpipe.errors import OptionError
@@ -67,12 +68,14 @@ def export_command(features: Path, output: Path, overwrite: bool) -> None:
 )
 @network_options
 @overwrite_option
+@set_above_option
 def import_command(
     table: Path,
     output: Path,
     backbone: str | None,
     declare: str | None,
     overwrite: bool,
+    set_above: int | None,
     **more: Any,
 ) -> None:
     """Make a feature file of vectors, keys and labels made elsewhere.
@@ -94,6 +97,7 @@ def import_command(
         backbone=_stated(backbone, more),
         declare=declare,
         overwrite=overwrite,
+        set_above=set_above,
     )
     say(
         f"Wrote {str(result.path)!r}: {counted(result.count, 'embedding')} of {result.dim:,}"
@@ -121,7 +125,10 @@ def _stated(backbone: str | None, more: dict[str, Any]) -> Any:
 @click.argument("features", type=PATH, nargs=-1, required=True)
 @output_option("The feature file (.h5) to write.")
 @overwrite_option
-def merge_command(features: tuple[Path, ...], output: Path, overwrite: bool) -> None:
+@set_above_option
+def merge_command(
+    features: tuple[Path, ...], output: Path, overwrite: bool, set_above: int | None
+) -> None:
     """Join feature files whose embeddings were made in the same way.
 
     FEATURES are two or more feature files of one fingerprint. Rows keep their order. An image that
@@ -133,7 +140,7 @@ def merge_command(features: tuple[Path, ...], output: Path, overwrite: bool) -> 
     """
     from tlpipe import merge
 
-    result = merge(features, output, overwrite=overwrite)
+    result = merge(features, output, overwrite=overwrite, set_above=set_above)
     say(
         f"Wrote {str(result.path)!r}: {counted(result.count, 'embedding')} of {result.dim:,}"
         f" numbers, {len(result.classes):,} classes, {result.rejects:,} rejected.",

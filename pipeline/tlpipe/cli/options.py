@@ -50,6 +50,13 @@ source_argument = click.argument("source")
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace outputs that exist already."
 )
+set_above_option = click.option(
+    "--set-above",
+    metavar="ROWS",
+    type=click.IntRange(min=1),
+    help="Store more rows than this as a set of files, of so many rows each, with an index."
+    "  [default: 2,000,000; an update keeps that of a set]",
+)
 backbone_option = click.option(
     "--backbone",
     metavar="NAME|FILE",
@@ -236,6 +243,7 @@ def update_options(command: F) -> F:
             is_flag=True,
             help="Find changed images by their content, not by size and time of change.",
         ),
+        set_above_option,
     ):
         command = option(command)
     return command

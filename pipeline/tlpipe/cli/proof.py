@@ -46,7 +46,8 @@ def _verify_features(file: Path, as_json: bool) -> bool:
         facts = {"kind": "feature file", "whole": report.whole, **asdict(report)}
         click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
         return report.whole
-    click.echo(f"{file}: feature file, format {report.version}")
+    several = f", a set of {report.files:,} files" if report.files > 1 else ""
+    click.echo(f"{file}: feature file, format {report.version}{several}")
     click.echo(
         f"  read {counted(report.chunks, 'chunk')} of {counted(report.datasets, 'dataset')}:"
         f" {counted(report.rows, 'row')}, {counted(report.rejects, 'reject')}"

@@ -18,6 +18,7 @@ from tlpipe.stages.store import (
     FeatureFile,
     FeatureHeader,
     Parts,
+    rows_per_file,
 )
 from tlpipe.types import DEFAULT_BACKBONE, FEATURE_SUFFIXES, ProgressCallback, Split
 from tlpipe.version import __version__
@@ -72,7 +73,7 @@ def embed(
     overwrite : bool
         Start anew: use nothing of an existing `output`, nor of a run that was cut short.
     update : UpdateOptions, optional
-        How an existing `output` is updated.
+        How an existing `output` is updated, and above how many rows it becomes a set of files.
     progress : callable, optional
         Called with a ``Progress`` after each item that is embedded, in this thread.
     surveyed : callable, optional
@@ -160,7 +161,8 @@ def embed_with(
             network = network_ahead.result()
             header = continued(header, network.provider, earlier)
             still_there = partial(check_still_there, source, earlier, found, update.max_gone)
-            job = Job(source, earlier, card, network, options, found, still_there)
+            most = rows_per_file(update.set_above, earlier.file)
+            job = Job(source, earlier, card, network, options, found, most, still_there)
             if overwrite:
                 parts.remove()
             parts.begin(header, card.output.dim, anew=anew)

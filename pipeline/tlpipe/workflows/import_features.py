@@ -23,6 +23,7 @@ from tlpipe.stages.store import (
     Rows,
     declared_backbone,
     feature_writer,
+    rows_per_file,
 )
 from tlpipe.stages.store.rows import stats_of
 from tlpipe.stages.tables import Table, TableBlock, open_table
@@ -32,6 +33,7 @@ from tlpipe.workflows.backbones import find_backbone
 from tlpipe.workflows.common import PRECISION, now
 from tlpipe.workflows.note import Note, read_note
 from tlpipe.workflows.pixels import decoder_of
+from tlpipe.workflows.run_options import check_set_above
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,6 +81,7 @@ def import_features(
     backbone: str | Card | None = None,
     declare: str | None = None,
     overwrite: bool = False,
+    set_above: int | None = None,
 ) -> ImportResult:
     """Make a feature file of a table of vectors, keys and maybe labels, splits and groups.
 
@@ -97,6 +100,8 @@ def import_features(
         vectors.
     overwrite : bool
         Whether an existing `output` may be replaced.
+    set_above : int, optional
+        Most rows of one HDF5 file, as in ``UpdateOptions``; 2,000,000 by default.
 
     Returns
     -------
@@ -108,12 +113,13 @@ def import_features(
         The table cannot be read, lacks a column, has a key twice or vectors that are not finite, or
         does not fit `backbone` or `declare`.
     OptionError
-        It is not stated what made the vectors, or stated twice.
+        It is not stated what made the vectors, or stated twice; or `set_above` makes no sense.
     UnknownBackboneError, CardError, BackboneError
         There is no such backbone.
     LockedError, OutputError
         The output cannot be written.
     """
+    check_set_above(set_above)
     table, output = Path(table), Path(output)
     check_output(output, overwrite=overwrite, suffixes=FEATURE_SUFFIXES, inputs=[table])
     if backbone is not None and declare is not None:
@@ -127,7 +133,8 @@ def import_features(
         rejects = [] if note is None else note.rejects
         known = True
         with writer_lock(output), closing(DigestIndex()) as met:
-            with feature_writer(output, header, opened.dim) as writer:
+            most = rows_per_file(set_above)
+            with feature_writer(output, header, opened.dim, set_above=most) as writer:
                 for block in opened.blocks():
                     known = known and block.content_sha256 is not None
                     _check_keys(block.keys, met, opened.where)

@@ -99,6 +99,7 @@ def _features(path: Path) -> Inspection:
             "embeddings": info.shape[0],
             "dim": info.shape[1],
             "format_version": info.version,
+            **({"part_files": info.files} if info.files > 1 else {}),
             "backbone": backbone,
             "fingerprint": info.header.fingerprint,
             "precision": info.header.precision,

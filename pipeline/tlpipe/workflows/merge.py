@@ -26,8 +26,10 @@ from tlpipe.stages.store import (
     Parts,
     Rows,
     feature_writer,
+    rows_per_file,
 )
 from tlpipe.types import FEATURE_SUFFIXES
+from tlpipe.workflows.run_options import check_set_above
 from tlpipe.workflows.staleness import differences
 
 if TYPE_CHECKING:
@@ -64,7 +66,11 @@ class MergeResult:
 
 
 def merge(
-    features: Sequence[str | Path], output: str | Path, *, overwrite: bool = False
+    features: Sequence[str | Path],
+    output: str | Path,
+    *,
+    overwrite: bool = False,
+    set_above: int | None = None,
 ) -> MergeResult:
     """Write one feature file with the rows of several, in the order in which they are given.
 
@@ -78,6 +84,8 @@ def merge(
         It appears whole or not at all.
     overwrite : bool
         Whether an existing `output` may be replaced.
+    set_above : int, optional
+        Most rows of one HDF5 file, as in ``UpdateOptions``; 2,000,000 by default.
 
     Returns
     -------
@@ -86,7 +94,7 @@ def merge(
     Raises
     ------
     OptionError
-        There are fewer than two files.
+        There are fewer than two files, or `set_above` makes no sense.
     StaleFeaturesError
         Their embeddings were made in different ways.
     FeatureFileError, DamagedFileError
@@ -95,6 +103,7 @@ def merge(
     LockedError, OutputError
         The output cannot be written.
     """
+    check_set_above(set_above)
     paths, output = [Path(path) for path in features], Path(output)
     if len(paths) < 2:
         raise OptionError(f"There must be two or more feature files to merge, not {len(paths)}.")
@@ -105,7 +114,8 @@ def merge(
             _check_same(files[0], file)
         stack.enter_context(writer_lock(output))
         merging = stack.enter_context(closing(_Merging(files)))
-        with feature_writer(output, _header(files), files[0].dim) as writer:
+        header, most = _header(files), rows_per_file(set_above)
+        with feature_writer(output, header, files[0].dim, set_above=most) as writer:
             merging.write(writer)
         Parts(output).remove()
     summary = writer.summary

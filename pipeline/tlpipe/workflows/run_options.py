@@ -93,17 +93,35 @@ class UpdateOptions:
     max_gone : int, float or None
         Most rows that may be dropped: a number, a fraction of all rows (a float up to 1), or None
         for half of them, and more where as many new images have come.
+    set_above : int or None
+        Most rows of one HDF5 file: a result of more is stored as a set of files of so many rows,
+        with an index. None for as many as the existing set's files have, else 2,000,000.
     """
 
     rehash: bool = False
     max_gone: float | None = None
+    set_above: int | None = None
 
     def __post_init__(self) -> None:
+        check_set_above(self.set_above)
         if not is_limit(self.max_gone):
             raise OptionError(
                 f"max_gone is {self.max_gone!r}; it must be an int of at least 0, a fraction as a"
                 " float from 0 to 1, or None."
             )
+
+
+def check_set_above(value: object) -> None:
+    """Refuse a number of rows that no file can have at most.
+
+    Raises
+    ------
+    OptionError
+    """
+    if not (value is None or (type(value) is int and value >= 1)):
+        raise OptionError(
+            f"set_above is {value!r}; it must be a number of rows as an int of at least 1, or None."
+        )
 
 
 def is_limit(value: object) -> bool:

@@ -18,6 +18,7 @@ from tlpipe.stages.store import (
     FeatureFile,
     Parts,
     feature_writer,
+    rows_per_file,
 )
 from tlpipe.types import FEATURE_SUFFIXES, Split
 from tlpipe.workflows.groups import groups_of
@@ -175,7 +176,8 @@ def _assign(
     if result.unchanged:
         return result
     header = replace(file.header, splits_from=recipe)
-    with feature_writer(target, header, file.dim) as writer:
+    most = rows_per_file(None, file)
+    with feature_writer(target, header, file.dim, set_above=most) as writer:
         for start in range(0, file.count, SPAN_ROWS):
             at = slice(start, min(start + SPAN_ROWS, file.count))
             rows = file.rows(at.start, at.stop, vectors=True)

@@ -76,6 +76,7 @@ class Job:
     network: Network
     options: RunOptions
     found: Comparison
+    set_above: int
     still_there: Callable[[int], None] = lambda vanished: None
     """Called when all is written, before it replaces what was there, with the number of images that
     vanished since they were listed; may raise ``SourceError``."""
@@ -98,7 +99,9 @@ def write_update(
     update = _Update(header, parts, job, progress)
     dim = job.card.output.dim
     try:
-        with feature_writer(output, header, dim, temporary=parts.temporary) as writer:
+        with feature_writer(
+            output, header, dim, temporary=parts.temporary, set_above=job.set_above
+        ) as writer:
             update.write(writer)
             job.still_there(update.watch.vanished)
             job.earlier.known.close()  # some systems replace no file that is open

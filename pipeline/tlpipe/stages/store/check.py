@@ -1,10 +1,9 @@
-"""Reads all of a feature file and names all that is wrong with it, not only the first."""
+"""Reads all of an HDF5 file of rows and names all that is wrong with it, not only the first."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +35,8 @@ class Finding:
         Rows that it concerns.
     first_key, last_key : str or None
         Their keys, where they can be read.
+    part : str
+        The file of a set in which it is, whose rows are counted; empty where there is only one.
     """
 
     dataset: str
@@ -44,18 +45,21 @@ class Finding:
     last: int | None = None
     first_key: str | None = None
     last_key: str | None = None
+    part: str = ""
 
     def __str__(self) -> str:
+        where = self._where()
+        return f"{self.part}: {where}: {self.wrong}" if self.part else f"{where}: {self.wrong}"
+
+    def _where(self) -> str:
         if self.first is None:
-            where = self.dataset or "the file"
-        elif self.first == self.last:
-            where = f"{self.dataset}, row {self.first}" + _quoted(self.first_key)
-        else:
-            where = (
-                f"{self.dataset}, rows {self.first}{_quoted(self.first_key)} to"
-                f" {self.last}{_quoted(self.last_key)}"
-            )
-        return f"{where}: {self.wrong}"
+            return self.dataset or "the file"
+        if self.first == self.last:
+            return f"{self.dataset}, row {self.first}" + _quoted(self.first_key)
+        return (
+            f"{self.dataset}, rows {self.first}{_quoted(self.first_key)} to"
+            f" {self.last}{_quoted(self.last_key)}"
+        )
 
 
 def _quoted(key: str | None) -> str:
@@ -72,6 +76,8 @@ class FileReport:
         Of the format.
     datasets, chunks, rows, rejects : int
         That were read.
+    files : int
+        HDF5 files that it consists of.
     found : int
         Number of findings.
     findings : list of Finding
@@ -83,6 +89,7 @@ class FileReport:
     chunks: int = 0
     rows: int = 0
     rejects: int = 0
+    files: int = 1
     found: int = 0
     findings: list[Finding] = field(default_factory=list)
 
@@ -96,52 +103,57 @@ class FileReport:
         """Whether a flipped bit would be found."""
         return self.version > 1
 
+    def note(self, finding: Finding) -> None:
+        """Add a finding."""
+        self.found += 1
+        if len(self.findings) < MOST_KEPT:
+            self.findings.append(finding)
+
 
 def digest_of(key: str) -> bytes:
     """What an index of keys takes for a key."""
     return hashlib.blake2b(key.encode(), digest_size=DIGEST_BYTES).digest()
 
 
-def check_file(path: Path) -> FileReport:
-    """Check all of a feature file: structure, checksums, and whether the values make sense.
+class Check:
+    """Checks one HDF5 file, which may be a part of a set.
 
-    Memory does not grow with the file.
-
-    Raises
-    ------
-    FeatureFileError
-        The file is missing, is no feature file or of a newer version, or nothing can be read of it.
-    OutputError
-        There is no room for a temporary index.
+    Parameters
+    ----------
+    remains : Remains
+    report : FileReport
+        What is found is added to it.
+    keys : DigestIndex
+        Of the keys of all rows, which are added to it.
+    part : str
+        What to call the file in the report, where it is one of several.
     """
-    with Remains(path) as remains:
-        check = _Check(remains)
-        try:
-            return check.all()
-        finally:
-            check.keys.close()
 
-
-class _Check:
-    def __init__(self, remains: Remains) -> None:
-        self.remains = remains
-        self.report = FileReport(remains.version, datasets=len(remains.columns))
-        self.keys = DigestIndex()
+    def __init__(
+        self, remains: Remains, report: FileReport, keys: DigestIndex, part: str = ""
+    ) -> None:
+        self.remains, self.report, self.keys, self._part = remains, report, keys, part
         self._last: Finding | None = None  # kept back, since the next may go on with it
 
-    def all(self) -> FileReport:
-        """Check everything."""
-        remains = self.remains
+    def rows(self) -> None:
+        """Check everything but the rejects."""
+        remains, report = self.remains, self.report
         for dataset, wrong in remains.faults:
             self._find(Finding(dataset, wrong))
         self._check_attributes()
-        for kind in ("classes", "items", "rejects"):
+        for kind in ("classes", "items"):
             for chunk in remains.chunks(kind):
                 self._check_chunk(kind, chunk)
         self._find(None)
-        self.report.rows = remains.counts["items"]
-        self.report.rejects = remains.counts["rejects"]
-        return self.report
+        report.datasets += len(remains.columns)
+        report.rows += remains.counts["items"]
+
+    def rejects(self) -> None:
+        """Check the rejects, when all rows are known."""
+        for chunk in self.remains.chunks("rejects"):
+            self._check_chunk("rejects", chunk)
+        self._find(None)
+        self.report.rejects += self.remains.counts["rejects"]
 
     def _find(self, finding: Finding | None) -> None:
         """Note a finding; one that goes on where the last has ended becomes one with it."""
@@ -159,9 +171,7 @@ class _Check:
             )
             return
         if last is not None:
-            self.report.found += 1
-            if len(self.report.findings) < MOST_KEPT:
-                self.report.findings.append(last)
+            self.report.note(replace(last, part=self._part))
         self._last = finding
 
     def _check_attributes(self) -> None:

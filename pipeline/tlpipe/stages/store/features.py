@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tlpipe.stages.store.layout import SPAN_ROWS, FeatureHeader
+from tlpipe.errors import DamagedFileError
+from tlpipe.stages.store.layout import CHUNK_ROWS, SPAN_ROWS, FeatureHeader
 from tlpipe.stages.store.read import FeatureFile
+from tlpipe.stages.store.rows import Rows
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from tlpipe.types import Float32Array
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,7 @@ class FeatureInfo:
     classes: list[str]
     labels: Counter[tuple[int, str | None]]  # (split, label): rows
     rejects: Counter[str]
+    files: int  # HDF5 files that hold the rows
 
 
 def inspect_features(path: Path) -> FeatureInfo:
@@ -97,7 +105,9 @@ def inspect_features(path: Path) -> FeatureInfo:
             labels.update(zip(rows.splits.tolist(), rows.labels, strict=True))
         rejects = Counter(str(reject.reason) for _, reject in file.rejects())
         shape = (file.count, file.dim)
-        return FeatureInfo(file.header, file.version, shape, file.classes, labels, rejects)
+        return FeatureInfo(
+            file.header, file.version, shape, file.classes, labels, rejects, file.files
+        )
 
 
 def read_rejects(path: Path) -> list[tuple[str, str, str, str]]:
@@ -110,3 +120,12 @@ def read_rejects(path: Path) -> list[tuple[str, str, str, str]]:
     """
     with FeatureFile(path) as file:
         return [(key, str(r.stage), str(r.reason), r.detail) for key, r in file.rejects()]
+
+
+def sound_rows(file: FeatureFile) -> Iterator[Rows]:
+    """All rows of a file, with their vectors, but for damaged chunks, which are said."""
+    for start in range(0, file.count, CHUNK_ROWS):
+        try:
+            yield file.rows(start, min(start + CHUNK_ROWS, file.count), vectors=True)
+        except DamagedFileError as exc:
+            _log.warning("%s The images are embedded again.", exc.message)

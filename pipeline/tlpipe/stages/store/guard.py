@@ -12,13 +12,21 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Literal
 
 
 class GuardedFile:
-    """A binary file, opened for writing and reading, whose first error is kept in ``error``."""
+    """A binary file, opened for writing and reading, whose first error is kept in ``error``.
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w+b", buffering=0)
+    Parameters
+    ----------
+    path : pathlib.Path
+    mode : {"w+b", "r+b"}
+        Whether it begins empty or as it is.
+    """
+
+    def __init__(self, path: Path, mode: Literal["w+b", "r+b"] = "w+b") -> None:
+        self._file = path.open(mode, buffering=0)
         self.error: BaseException | None = None
 
     def check(self) -> None:

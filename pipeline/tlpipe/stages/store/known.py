@@ -171,7 +171,12 @@ class Known:
 
     def _at(self, block: Block, start: int) -> tuple[int, int] | None:
         """Place of the row of an item, and how many rows and items agree from there on."""
-        if not self._cursors or block.stats[start] == _UNKNOWN:
+        if not self._cursors:
+            return None
+        if block.stats[start] == _UNKNOWN:
+            # A file that is not there; but at an address that is usual, and its row may be right.
+            if not isinstance(block.places[start], str):
+                self.changed += self._by_file[0].skip(block.keys[start])
             return None
         for step in ("here", "near"):
             for cursor in self._cursors:

@@ -23,6 +23,14 @@ FORMAT_VERSION = 2
 """Raise it when a reader of the older version would misread a file; keep reading the older ones,
 and add a file of each older version to the tests. Version 1 had no checksums and no groups."""
 
+SET_FORMAT = "tlpipe-feature-set"
+SET_VERSION = 1
+"""The same of the index of a set of feature files."""
+
+SET_ABOVE = 2_000_000
+"""Rows above which the result of a command is a set of files, of so many rows each: at a D of 1,280
+a file of 10 GB."""
+
 CHUNK_ROWS = 256
 """Rows per chunk, per write and per checksum. Uncompressed chunks of 64 to 1,024 rows write and
 read at the disk's speed; embeddings hardly compress."""

@@ -1,4 +1,4 @@
-"""Makes a whole feature file of what is good in a damaged one.
+"""Takes out of a damaged HDF5 file of rows what is good.
 
 A row is good when its key, content digest, stat and vector are those that were stored (the checksum
 of its chunk holds in each of these datasets), its vector is finite and no earlier row has its key.
@@ -10,8 +10,7 @@ of it what can be read is taken for good, and the result says so.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,9 +19,10 @@ from tlpipe.errors import DamagedFileError
 from tlpipe.stages.store.check import digest_of, origin_fault, rows_not_finite
 from tlpipe.stages.store.index import DigestIndex
 from tlpipe.stages.store.layout import REJECT_COLUMNS, SPLITS_FROM_SOURCE, VECTORS, FeatureHeader
+from tlpipe.stages.store.mended import Mended
 from tlpipe.stages.store.remains import Piece, Remains, text_of
 from tlpipe.stages.store.rows import Rows, no_splits
-from tlpipe.stages.store.write import FeatureWriter, feature_writer
+from tlpipe.stages.store.write import FeatureWriter
 from tlpipe.types import FileStat, Reason, Reject, Split, Stage
 
 if TYPE_CHECKING:
@@ -35,90 +35,24 @@ LONG_AGO = "1970-01-01T00:00:00+00:00"
 and compares contents."""
 
 
-@dataclass
-class Mended:
-    """What became of the rows of a damaged feature file.
-
-    Attributes
-    ----------
-    kept, lost : int
-        Rows.
-    lost_keys : list of str
-        Keys of lost rows, where they are sure.
-    reasons : dict of str to int
-        Lost rows by what was wrong.
-    without_label, without_split, without_group : int
-        Kept rows of which these were damaged.
-    rejects_lost : int
-        Rows of items that were left out.
-    notes : list of str
-        What else is to be known.
-    source : str
-        Where the images lay; empty where that is not sure.
-    """
-
-    kept: int = 0
-    lost: int = 0
-    lost_keys: list[str] = field(default_factory=list)
-    reasons: dict[str, int] = field(default_factory=dict)
-    without_label: int = 0
-    without_split: int = 0
-    without_group: int = 0
-    rejects_lost: int = 0
-    notes: list[str] = field(default_factory=list)
-    source: str = ""
-
-    def lose(self, keys: list[str | None], why: str) -> None:
-        """Note rows that are lost."""
-        if keys:
-            self.lost += len(keys)
-            self.lost_keys += [key for key in keys if key is not None]
-            self.reasons[why] = self.reasons.get(why, 0) + len(keys)
-
-
-def mend_file(path: Path, output: Path) -> Mended:
-    """Write what is good in a feature file to another one.
+def check_needed(remains: Remains) -> None:
+    """Refuse a file in which no row can be whole.
 
     Raises
     ------
-    FeatureFileError
-        The file is missing, is no feature file or of a newer version, or nothing can be read of it.
     DamagedFileError
-        Nothing in it is good, or it cannot be told what made its vectors.
-    OutputError
-        The output cannot be written.
     """
-    with Remains(path) as remains:
-        missing = [name for name in NEEDED if name not in remains.columns]
-        if missing:
-            faults = "; ".join(f"{name!r}: {wrong}" for name, wrong in remains.faults)
-            raise DamagedFileError(
-                f"Nothing of {str(path)!r} can be kept: without {missing} no row is whole."
-                f" {faults}.",
-                hint="Embed the images again.",
-            )
-        result = Mended()
-        header = _header(remains, result)
-        mend = _Mend(remains, result)
-        try:
-            with feature_writer(output, header, remains.dim) as writer:
-                mend.write(writer)
-                if not result.kept:
-                    raise DamagedFileError(
-                        f"Not one of the {result.lost} rows in {str(path)!r} is good:"
-                        f" {_counted(result.reasons)}.",
-                        hint="Embed the images again.",
-                    )
-        finally:
-            mend.met.close()
-        return result
+    missing = [name for name in NEEDED if name not in remains.columns]
+    if missing:
+        faults = "; ".join(f"{name!r}: {wrong}" for name, wrong in remains.faults)
+        raise DamagedFileError(
+            f"Nothing of {str(remains.path)!r} can be kept: without {missing} no row is whole."
+            f" {faults}.",
+            hint="Embed the images again.",
+        )
 
 
-def _counted(reasons: dict[str, int]) -> str:
-    return "; ".join(f"{count} because {why}" for why, count in reasons.items()) or "there are none"
-
-
-def _header(remains: Remains, result: Mended) -> FeatureHeader:
+def mended_header(remains: Remains, result: Mended) -> FeatureHeader:
     """Header of the new file."""
     header = FeatureHeader(**{name: remains.attributes.get(name, "") for name in remains.names})
     wrong = origin_fault(remains)
@@ -160,23 +94,45 @@ def _is_table(text: str) -> bool:
         return False
 
 
-class _Mend:
-    def __init__(self, remains: Remains, result: Mended) -> None:
-        self.remains, self.result = remains, result
-        self.met = DigestIndex()
-        self._classes = self._read_classes()
+class Mend:
+    """Takes what is good out of one HDF5 file, which may be a part of a set.
 
-    def write(self, writer: FeatureWriter) -> None:
+    Parameters
+    ----------
+    remains : Remains
+    result : Mended
+        What becomes of its rows is added to it.
+    met : DigestIndex
+        Of the keys that have a row, which are added to it.
+    classes : list of str, optional
+        Names of the classes, where they are known from another file of the same numbering.
+    """
+
+    def __init__(
+        self,
+        remains: Remains,
+        result: Mended,
+        met: DigestIndex,
+        classes: list[str] | None = None,
+    ) -> None:
+        self.remains, self.result, self.met, self._classes = remains, result, met, classes
+
+    def write_rows(self, writer: FeatureWriter) -> None:
         """Write all good rows."""
+        if self._classes is None:
+            self._classes = self.classes()
         for chunk in self.remains.chunks("items"):
             rows = self._rows(chunk)
             if rows is not None and len(rows):
                 writer.add(rows)
                 self.result.kept += len(rows)
+
+    def write_rejects(self, writer: FeatureWriter) -> None:
+        """Write all good rejects, when all rows are known."""
         for chunk in self.remains.chunks("rejects"):
             self._write_rejects(chunk, writer)
 
-    def _read_classes(self) -> list[str] | None:
+    def classes(self) -> list[str] | None:
         """Names of the classes; None where they are not sure, all or in part."""
         if "classes" not in self.remains.columns:
             return None

@@ -17,9 +17,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from tlpipe.errors import DamagedFileError, FeatureFileError, OutputError
+from tlpipe.errors import FeatureFileError, OutputError
 from tlpipe.files import sync_folder, whole_file
-from tlpipe.stages.store.layout import CHUNK_ROWS, SPAN_ROWS, FeatureHeader
+from tlpipe.stages.store.features import sound_rows
+from tlpipe.stages.store.generations import tidy
+from tlpipe.stages.store.layout import SPAN_ROWS, FeatureHeader
 from tlpipe.stages.store.read import FeatureFile
 from tlpipe.stages.store.rows import Rows
 from tlpipe.stages.store.write import FeatureWriter, feature_writer
@@ -159,7 +161,7 @@ class Parts:
             writer: FeatureWriter | None = None
             for name in headers:
                 file = stack.enter_context(FeatureFile(name))
-                for rows in _sound(file):
+                for rows in sound_rows(file):
                     if writer is None:
                         joined = feature_writer(path, header, file.dim, temporary=self._tmp)
                         writer = stack.enter_context(joined)
@@ -255,7 +257,7 @@ class Parts:
         return self.folder / f"{number:06d}.h5"
 
     def remove(self) -> None:
-        """Remove the folder and all that is in it.
+        """Remove the folder and all that is in it, and what was left over of a set.
 
         Raises
         ------
@@ -270,6 +272,7 @@ class Parts:
                 self.folder.rmdir()
         except OSError as exc:
             raise self._unremovable(exc) from exc
+        tidy(self._target)
 
     def _unremovable(self, exc: OSError) -> OutputError:
         return OutputError(
@@ -289,12 +292,3 @@ def _mark_of(path: Path) -> str:
     except OSError:
         return "none"
     return f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"
-
-
-def _sound(file: FeatureFile) -> Iterator[Rows]:
-    """All rows of a file, with their vectors, but for damaged chunks, which are said."""
-    for start in range(0, file.count, CHUNK_ROWS):
-        try:
-            yield file.rows(start, min(start + CHUNK_ROWS, file.count), vectors=True)
-        except DamagedFileError as exc:
-            _log.warning("%s The images are embedded again.", exc.message)

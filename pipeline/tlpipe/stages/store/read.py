@@ -1,123 +1,93 @@
-"""Reads feature files, after checking that they are what they should be."""
+"""Reads feature files, of one HDF5 file or of a set, after checking what they are."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import h5py
 import numpy as np
 
 from tlpipe.errors import DamagedFileError
-from tlpipe.stages.store.content import FileContent, check_lengths
 from tlpipe.stages.store.layout import (
-    CHUNK_ROWS,
     COLUMNS,
     REJECT_COLUMNS,
+    SET_ABOVE,
     SPAN_ROWS,
     TEXT,
     VECTORS,
-    FeatureHeader,
-    checksums,
-    seal,
 )
+from tlpipe.stages.store.many import ManyFiles
+from tlpipe.stages.store.one import OneFile
 from tlpipe.stages.store.rows import Rows
-from tlpipe.stages.store.structure import (
-    MEND,
-    check_version,
-    columns_of,
-    damage_of,
-    foreign_errors,
-    header_fields,
-    open_hdf5,
-    optional_fields,
-)
+from tlpipe.stages.store.set_index import is_index, read_index
+from tlpipe.stages.store.structure import MEND, foreign_errors, open_hdf5
 from tlpipe.types import FileStat, Reason, Reject, Split, Stage
 
 if TYPE_CHECKING:
     from tlpipe.types import Float32Array
 
 
+def _stored(path: Path) -> OneFile | ManyFiles:
+    """The HDF5 file at a path, or the files of the set whose index it is."""
+    content, file = open_hdf5(path)
+    try:
+        with foreign_errors(path):
+            index = read_index(path, file, content) if is_index(file) else None
+    except BaseException:
+        file.close()
+        content.close()
+        raise
+    if index is None:
+        return OneFile(path, content, file)
+    file.close()
+    content.close()
+    return ManyFiles(path, index)
+
+
 class FeatureFile:
     """An open feature file. What is read of it was checked against its checksums.
 
     Opening checks the structure, and the seal that binds attributes, shapes and checksums together:
-    work that hardly grows with the file. It may be read from several threads.
+    work that hardly grows with the file. Of a set it checks those of each part, and that it is the
+    one that belongs. It may be read from several threads.
 
     Parameters
     ----------
     path : pathlib.Path
-    content : FileContent, optional
-        Read instead of the file at `path`.
 
     Attributes
     ----------
     header : FeatureHeader
-    version, count, dim : int
-        That of the format, N and D.
+    version, count, reject_count, dim : int
+        That of the format, N, number of rejects and D.
+    columns : dict
+        Datasets that it has.
     classes : list of str
+    files : int
+        HDF5 files that hold the rows.
+    part_rows : int or None
+        Rows of each file of a set, but for the last; None where there is only one file.
 
     Raises
     ------
     FeatureFileError
         The file is missing, is no feature file or of a newer version.
     DamagedFileError
-        It is damaged.
+        It is damaged, or a part of the set is missing or another one.
     """
 
-    def __init__(
-        self, path: Path, content: FileContent | None = None, *, sealed: bool = True
-    ) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._content, self._file = open_hdf5(path, content)
-        try:
-            with foreign_errors(path):
-                self._start(path, sealed)
-        except BaseException:
-            self.close()
-            raise
-
-    def _start(self, path: Path, sealed: bool) -> None:
-        file = self._file
-        self.version = check_version(file, path)
-        damage = damage_of(file, self.version, file.id.get_filesize())
-        if damage:
-            raise DamagedFileError(f"{str(path)!r} is damaged: {damage}.", hint=MEND)
-        self.columns = columns_of(self.version)
-        names = [*header_fields(self.version), *optional_fields(file, self.version)]
-        self.header = FeatureHeader(**{name: file.attrs[name] for name in names})
-        self._data = {name: file[name] for name in self.columns}
-        self.count, self.dim = self._data[VECTORS].shape
-        self.reject_count = self._data[REJECT_COLUMNS[0]].shape[0]
-        self._tables: dict[str, Any] = {}
-        self._good: dict[str, bytearray] = {}
-        for name in self.columns if self.version > 1 else ():
-            self._tables[name] = file[f"checksums/{name}"][:]
-            self._good[name] = bytearray(len(self._tables[name]))
-        if self.version > 1 and sealed and self.expected_seal() != file.attrs["seal"]:
-            raise DamagedFileError(
-                f"{str(path)!r} is damaged: its attributes, shapes and checksums do not belong"
-                " together.",
-                hint=MEND,
-            )
-        self.classes = [
-            text.decode() for text in self.read("classes", 0, len(self._data["classes"]))
-        ]
+        self._stored = stored = _stored(path)
+        self.header, self.version, self.columns = stored.header, stored.version, stored.columns
+        self.count, self.dim, self.reject_count = stored.count, stored.dim, stored.reject_count
+        self.classes, self.files, self.part_rows = stored.classes, stored.files, stored.part_rows
         self._names = np.array([*self.classes, None], object)  # the last serves the label -1
-
-    def expected_seal(self) -> str:
-        """The seal that this file should bear."""
-        names = [*header_fields(self.version), *optional_fields(self._file, self.version)]
-        attributes = {name: str(self._file.attrs[name]) for name in names}
-        shapes = {name: data.shape for name, data in self._data.items()}
-        return seal(attributes, shapes, self._tables)
 
     def close(self) -> None:
         """Close the file; closing again does nothing."""
-        self._file.close()
-        self._content.close()
+        self._stored.close()
 
     def __enter__(self) -> Self:
         return self
@@ -134,40 +104,7 @@ class FeatureFile:
         ------
         DamagedFileError
         """
-        known = self._good.get(name)
-        first, last = start // CHUNK_ROWS, -(-stop // CHUNK_ROWS)
-        dataset = self._data[name]
-        if start >= stop or known is None or all(known[first:last]):
-            return self._values(dataset, start, stop)
-        values = self._values(dataset, first * CHUNK_ROWS, min(last * CHUNK_ROWS, len(dataset)))
-        with foreign_errors(self.path):
-            for chunk, found in enumerate(checksums(values), first):
-                self._compare(name, chunk, found)
-                known[chunk] = 1
-        return values[start - first * CHUNK_ROWS : stop - first * CHUNK_ROWS]
-
-    def _values(self, dataset: h5py.Dataset, start: int, stop: int) -> Any:
-        with foreign_errors(self.path):
-            if dataset.dtype == TEXT:
-                check_lengths(dataset, self._content, start, stop)
-            values = dataset[start:stop]
-            if values.dtype != TEXT:
-                return values
-            texts: list[Any] = values.tolist()
-            if not set(map(type, texts)) <= {bytes}:
-                raise ValueError("text that is none")
-            b"\0".join(texts).decode()  # whoever decodes one of them later meets no error
-            return texts
-
-    def _compare(self, name: str, chunk: int, found: int) -> None:
-        if found != int(self._tables[name][chunk]):
-            start = chunk * CHUNK_ROWS
-            stop = min(start + CHUNK_ROWS, len(self._data[name]))
-            raise DamagedFileError(
-                f"{str(self.path)!r} is damaged: rows {start} to {stop - 1} of {name!r} are not"
-                " those that were stored.",
-                hint=MEND,
-            )
+        return self._stored.read(name, start, stop)
 
     def labels(self, start: int, stop: int) -> list[str | None]:
         """Labels of rows.
@@ -241,17 +178,9 @@ class FeatureFile:
         ------
         DamagedFileError
         """
-        dataset = self._data[VECTORS]
-        with foreign_errors(self.path), ThreadPoolExecutor(1) as pool:
-            whole: Float32Array = np.empty(dataset.shape, np.float32)
-            pending = []
-            for start in range(0, self.count, CHUNK_ROWS):
-                stop = min(start + CHUNK_ROWS, self.count)
-                dataset.read_direct(whole, np.s_[start:stop], np.s_[start:stop])
-                if VECTORS in self._tables:
-                    pending.append(pool.submit(checksums, whole[start:stop]))
-            for chunk, found in enumerate(pending):
-                self._compare(VECTORS, chunk, found.result()[0])
+        with foreign_errors(self.path):
+            whole: Float32Array = np.empty((self.count, self.dim), np.float32)
+        self._stored.vectors_into(whole)
         for start in range(0, self.count, SPAN_ROWS):
             self._check_finite(whole[start : start + SPAN_ROWS], start)
         return whole
@@ -283,3 +212,17 @@ class FeatureFile:
                 )
                 for key, stage, reason, detail, stat in zip(*texts.values(), stats, strict=True)
             ]
+
+
+def rows_per_file(asked: int | None, before: FeatureFile | None = None) -> int:
+    """Rows that one file is to hold at most: as asked, or as the parts of the set before, or many.
+
+    Parameters
+    ----------
+    asked : int or None
+    before : FeatureFile, optional
+        What is updated.
+    """
+    if asked is None and before is not None:
+        asked = before.part_rows
+    return SET_ABOVE if asked is None else asked

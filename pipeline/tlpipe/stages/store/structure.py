@@ -26,6 +26,7 @@ from tlpipe.stages.store.layout import (
     HEADER_FIELDS,
     HEADER_FIELDS_OF_1,
     OPTIONAL_FIELDS,
+    SET_FORMAT,
     TEXT,
     VECTORS,
     Column,
@@ -102,11 +103,17 @@ def check_version(file: h5py.File, path: Path) -> int:
             hint=NO_FEATURE_FILE,
         )
     mark = text_attribute(file, "format")
+    if mark == SET_FORMAT:
+        raise FeatureFileError(
+            f"{str(path)!r} is the index of a set of feature files, and not one itself; if it is"
+            " to be an index, it is cut off.",
+            hint="Each part of a set is a feature file: 'tlpipe merge' makes one of several.",
+        )
     if mark != FORMAT:
         raise FeatureFileError(
             f"{str(path)!r} is an HDF5 file, but no feature file of tlpipe.", hint=NO_FEATURE_FILE
         )
-    version = _integer_attribute(file, "format_version")
+    version = integer_attribute(file, "format_version")
     if version is None or version < 1:
         raise FeatureFileError(f"{str(path)!r} is damaged: it states no format version.", hint=MEND)
     if version > FORMAT_VERSION:
@@ -222,7 +229,7 @@ def text_attribute(file: h5py.File, name: str) -> str | None:
     return value if isinstance(value, str) and is_utf8(value) else None
 
 
-def _integer_attribute(file: h5py.File, name: str) -> int | None:
+def integer_attribute(file: h5py.File, name: str) -> int | None:
     """An integer attribute, or None where there is none or something else of that name."""
     if name not in file.attrs:
         return None

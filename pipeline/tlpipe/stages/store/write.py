@@ -1,35 +1,31 @@
-"""Writes feature files, a chunk at a time."""
+"""Writes feature files, a chunk at a time; one that grows too large becomes a set of files."""
 
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
-import h5py
 import numpy as np
 
-from tlpipe.errors import FeatureFileError
-from tlpipe.files import whole_file
-from tlpipe.stages.store.guard import GuardedFile
+from tlpipe.errors import FeatureFileError, OutputError
+from tlpipe.files import move_whole, whole_file
+from tlpipe.stages.store.generations import Generation, supersede, tidy
+from tlpipe.stages.store.growing import GrowingFile, growing, grown
 from tlpipe.stages.store.layout import (
-    CHECKSUM_DTYPE,
     CHUNK_ROWS,
     COLUMNS,
-    FORMAT,
-    FORMAT_VERSION,
     ITEM_COLUMNS,
-    LIBVER,
-    TEXT,
     VECTORS,
     FeatureHeader,
-    checksums,
-    seal,
 )
 from tlpipe.stages.store.rows import Rows, stats_of
+from tlpipe.stages.store.set_index import SetIndex, SetPart, write_index
+from tlpipe.stages.store.structure import open_hdf5
+from tlpipe.stages.store.summary import FeatureSummary, counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,19 +38,17 @@ _BUFFER_ROWS = 16 * CHUNK_ROWS
 
 _SINGLE_CHUNKS = 16  # at a file's start
 
-
-@dataclass
-class FeatureSummary:
-    """What was written."""
-
-    count: int = 0
-    rejects: Counter[str] = field(default_factory=Counter)
-    classes: list[str] = field(default_factory=list)
+_NO_LIMIT = 1 << 62
 
 
 @contextlib.contextmanager
 def feature_writer(
-    path: Path, header: FeatureHeader, dim: int, *, temporary: Path | None = None
+    path: Path,
+    header: FeatureHeader,
+    dim: int,
+    *,
+    temporary: Path | None = None,
+    set_above: int | None = None,
 ) -> Iterator[FeatureWriter]:
     """Give a writer; the file appears whole when the block has ended well, or not at all.
 
@@ -67,6 +61,9 @@ def feature_writer(
         D.
     temporary : pathlib.Path, optional
         As for ``whole_file``.
+    set_above : int, optional
+        Most rows that one file is to hold: what has more becomes a set of files of so many rows,
+        and `path` its index. None for no limit.
 
     Raises
     ------
@@ -75,36 +72,25 @@ def feature_writer(
     OutputError
         The file cannot be written.
     """
-    with whole_file(path, temporary) as under_way, _hdf5(under_way) as (file, guard):
-        writer = FeatureWriter(file, guard, header, dim)
-        yield writer
-        writer.finish()
-
-
-@contextlib.contextmanager
-def _hdf5(path: Path) -> Iterator[tuple[h5py.File, GuardedFile]]:
-    """An HDF5 file to write, and the guard that knows whether writing went well."""
-    guard = GuardedFile(path)
+    target = Path(os.path.realpath(path))
+    tidy(target)
     try:
-        # No cache of chunks: whole ones are written, each to its place in the order they come in.
-        with h5py.File(guard, "w", libver=LIBVER, rdcc_nbytes=0) as file:
-            yield file, guard
-    except Exception as exc:
-        if guard.error is not None and guard.error is not exc:
-            raise guard.error from exc  # HDF5 stumbled over what could not be written
+        with (
+            whole_file(path, temporary) as under_way,
+            FeatureWriter(under_way, Generation(target), header, dim, set_above) as writer,
+        ):
+            yield writer
+            writer.finish()
+            supersede(target)
+    except BaseException:
+        with contextlib.suppress(OutputError):  # the error is being raised already
+            tidy(target)
         raise
-    finally:
-        guard.close()
-    guard.check()
-
-
-def counted(reasons: Counter[str]) -> str:
-    """Reasons with their counts, the commonest first: "3 truncated, 1 empty"."""
-    return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    tidy(target)
 
 
 class FeatureWriter:
-    """Gathers rows and appends them to the datasets a chunk at a time, with their checksums.
+    """Gathers rows and appends them to a file a chunk at a time; begins a new file for each part.
 
     Attributes
     ----------
@@ -113,10 +99,16 @@ class FeatureWriter:
     """
 
     def __init__(
-        self, file: h5py.File, guard: GuardedFile, header: FeatureHeader, dim: int
+        self,
+        path: Path,
+        generation: Generation,
+        header: FeatureHeader,
+        dim: int,
+        set_above: int | None,
     ) -> None:
         self.summary = FeatureSummary()
-        self._file, self._guard = file, guard
+        self._path, self._generation, self._header, self._dim = path, generation, header, dim
+        self._most = _NO_LIMIT if set_above is None else set_above
         self._attributes = header.to_attributes()
         self._class_ids: dict[str | None, int] = {None: -1}  # sorted at the end
         self._buffer = {
@@ -128,29 +120,24 @@ class FeatureWriter:
         }
         self._held = 0  # rows in the buffer
         self._rejected: list[tuple[str, Reject]] = []
-        self._datasets: dict[str, h5py.Dataset] = {}
-        self._checksums: dict[str, list[int]] = {name: [] for name in COLUMNS}
-        for name, value in self._attributes.items():
-            file.attrs[name] = value
-        file.attrs["format"] = FORMAT
-        file.attrs["format_version"] = FORMAT_VERSION
-        for name, column in COLUMNS.items():
-            row = tuple(dim if n == -1 else n for n in column.row)
-            dtype = h5py.string_dtype("utf-8") if column.dtype == TEXT else column.dtype
-            self._datasets[name] = file.create_dataset(
-                name, (0, *row), dtype, maxshape=(None, *row), chunks=(CHUNK_ROWS, *row)
-            )
-        # Tables and seal are there from the start, and on disk: what a cut-off file has left of
-        # its front can then be read and compared.
-        self._tables = {
-            name: file.create_dataset(
-                f"checksums/{name}", (0,), CHECKSUM_DTYPE, maxshape=(None,), chunks=(CHUNK_ROWS,)
-            )
-            for name in COLUMNS
-        }
-        file.attrs["seal"] = "0" * 64
-        file.flush()
-        guard.check()
+        self._full: list[tuple[int, int]] = []  # rows and rejects of the parts before
+        self._rows = self._rejects = 0  # of the file under way
+        self._stack = contextlib.ExitStack()
+        self._file = self._begun(path)
+        self._seen: tuple[int, Any] | None = None  # an earlier part that is looked into
+        self._looking = contextlib.ExitStack()
+
+    def _begun(self, path: Path) -> GrowingFile:
+        return self._stack.enter_context(growing(path, self._attributes, self._dim))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self._looking.close()
+        self._stack.__exit__(kind, exc, at)
 
     def add(self, rows: Rows) -> None:
         """Append rows, with their vectors.
@@ -171,10 +158,14 @@ class FeatureWriter:
         }
         start = 0
         while start < len(rows):
-            room = min(self._room() - self._held, len(rows) - start)
+            if self._rows == self._most:
+                self._end_part()
+                self._file = self._begun(self._generation.under_way(len(self._full)))
+            room = min(self._room() - self._held, self._most - self._rows, len(rows) - start)
             for name, buffer in self._buffer.items():
                 buffer[self._held : self._held + room] = values[name][start : start + room]
             self._held += room
+            self._rows += room
             start += room
             if self._held == self._room():
                 self._flush()
@@ -189,23 +180,36 @@ class FeatureWriter:
             It cannot be written.
         """
         self._rejected.append((key, reject))
+        self._rejects += 1
         self.summary.rejects[reject.reason] += 1
         if len(self._rejected) == CHUNK_ROWS:
             self._flush_rejects()
 
     def vector(self, row: int) -> Float32Array:
         """Embedding of a row added before, float32 (D,)."""
-        written = self.summary.count - self._held
+        part, row = divmod(row, self._most)
+        if part < len(self._full):
+            return self._stored(part, row)
+        written = self._rows - self._held
         if row >= written:
             held: Float32Array = self._buffer[VECTORS][row - written]
             return held.copy()
-        stored: Float32Array = self._datasets[VECTORS][row]
+        return self._file.vector(row)
+
+    def _stored(self, part: int, row: int) -> Float32Array:
+        """Embedding of a row in an earlier part, of which one at a time is open."""
+        if self._seen is None or self._seen[0] != part:
+            self._looking.close()
+            content, file = open_hdf5(self._generation.under_way(part))
+            self._looking.callback(content.close)
+            self._looking.callback(file.close)
+            self._seen = part, file[VECTORS]
+        stored: Float32Array = self._seen[1][row]
         return stored
 
     def _room(self) -> int:
         """Rows to gather: single chunks at first, so that HDF5's structures stand at the front."""
-        few = len(self._checksums["keys"]) < _SINGLE_CHUNKS
-        return CHUNK_ROWS if few else _BUFFER_ROWS
+        return CHUNK_ROWS if self._file.chunks < _SINGLE_CHUNKS else _BUFFER_ROWS
 
     def _numbered(self, labels: list[str | None]) -> NDArray[np.int32]:
         """Numbers of the classes in the order in which they are met."""
@@ -213,25 +217,10 @@ class FeatureWriter:
             self._class_ids.setdefault(label, len(self._class_ids) - 1)
         return np.array([self._class_ids[label] for label in labels], np.int32)
 
-    def _append(self, name: str, values: NDArray[Any]) -> None:
-        dataset = self._datasets[name]
-        start = dataset.shape[0]
-        dataset.resize(start + len(values), axis=0)
-        dataset[start:] = values
-        found = checksums(values.tolist() if COLUMNS[name].dtype == TEXT else values)
-        self._checksums[name] += found
-        table = self._tables[name]
-        first = table.shape[0]
-        table.resize(first + len(found), axis=0)
-        table[first:] = found
-        if first % CHUNK_ROWS == 0:  # a chunk of the table gets its place before the rows after it
-            table.flush()
-        self._guard.check()
-
     def _flush(self) -> None:
         if self._held:
             for name, buffer in self._buffer.items():
-                self._append(name, buffer[: self._held])
+                self._file.append(name, buffer[: self._held])
         self._held = 0
 
     def _flush_rejects(self) -> None:
@@ -243,10 +232,21 @@ class FeatureWriter:
                 "detail": [reject.detail for _, reject in rejected],
             }
             for name, column in texts.items():
-                self._append(f"rejects/{name}", _encoded(column))
+                self._file.append(f"rejects/{name}", _encoded(column))
             stats = [(r.stat.size_bytes, r.stat.mtime_ns) for _, r in rejected]
-            self._append("rejects/stat", stats_of(stats))
+            self._file.append("rejects/stat", stats_of(stats))
         self._rejected = []
+
+    def _end_part(self) -> None:
+        """Close the file under way, which is a part; the first has not been among the parts."""
+        self._flush()
+        self._flush_rejects()
+        self._stack.close()
+        if not self._full:
+            self._generation.begin()
+            self._path.replace(self._generation.under_way(0))
+        self._full.append((self._rows, self._rejects))
+        self._rows = self._rejects = 0
 
     def finish(self) -> None:
         """Write what is gathered, the classes in sorted order, the checksums and the seal.
@@ -264,34 +264,32 @@ class FeatureWriter:
                 f"None of the {summary.rejects.total()} images could be embedded"
                 f" ({counted(summary.rejects)}); nothing was written."
             )
-        self._flush()
-        self._flush_rejects()
-        self._number_classes()
-        tables = {}
-        for name, values in self._checksums.items():
-            tables[name] = np.array(values, CHECKSUM_DTYPE)
-        shapes = {name: self._datasets[name].shape for name in COLUMNS}
-        self._file.attrs.modify("seal", seal(self._attributes, shapes, tables))
-        self._guard.check()
-
-    def _number_classes(self) -> None:
-        """Write the classes, sorted, and turn the labels' numbers into theirs."""
-        classes = self.summary.classes = sorted(
-            name for name in self._class_ids if name is not None
-        )
-        if classes:
-            self._append("classes", _encoded(classes))
+        classes = summary.classes = sorted(name for name in self._class_ids if name is not None)
         final = np.full(len(classes) + 1, -1, np.int32)  # the last entry serves label -1
         for number, name in enumerate(classes):
             final[self._class_ids[name]] = number
-        labels = self._datasets["labels"]
-        self._checksums["labels"] = []
-        span = CHUNK_ROWS * 4096
-        for start in range(0, labels.shape[0], span):
-            part = final[labels[start : start + span]]
-            labels[start : start + span] = part
-            self._checksums["labels"] += checksums(part)
-        self._tables["labels"][:] = self._checksums["labels"]
+        if self._full:
+            self._end_part()
+            self._looking.close()
+            self._finish_set(_encoded(classes), final)
+        else:
+            self._flush()
+            self._flush_rejects()
+            self._file.finish(_encoded(classes), final)
+
+    def _finish_set(self, classes: NDArray[Any], final: NDArray[np.int32]) -> None:
+        """Finish all parts, of which one at a time is open, and write the index."""
+        generation, parts = self._generation, []
+        for number, (rows, rejects) in enumerate(self._full):
+            under_way, whole = generation.under_way(number), generation.part(number)
+            with grown(under_way, self._attributes) as file:
+                seal = file.finish(classes, final)
+            move_whole(under_way, whole)
+            parts.append(SetPart(whole.name, rows, rejects, seal))
+        generation.sync()
+        write_index(
+            self._path, SetIndex(self._header, generation.name, tuple(parts)), self._dim, classes
+        )
 
 
 def _encoded(texts: list[str]) -> NDArray[Any]:
