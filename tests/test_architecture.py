@@ -60,10 +60,11 @@ OWNERS = {
     "click": {"cli/"},
     "filelock": {"stages/download/", "stages/store/lock.py"},
     "pyarrow": {"stages/tables/parquet.py"},
+    "ray": {"workflows/ray_crew.py"},
     "sqlite3": {"stages/store/index.py"},
 }
 
-HEAVY = set("numpy onnx onnxruntime openvino h5py sklearn scipy PIL pyarrow rich".split())
+HEAVY = set("ray numpy onnx onnxruntime openvino h5py sklearn scipy PIL pyarrow rich".split())
 
 
 def modules() -> list[Path]:

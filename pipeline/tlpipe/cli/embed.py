@@ -13,6 +13,7 @@ from tlpipe.cli.options import (
     as_run_options,
     backbone_option,
     embedding_options,
+    engine_options,
     found_backbone,
     network_options,
     opened_source,
@@ -32,6 +33,7 @@ from tlpipe.cli.show import counted, say, show_rejects, show_survey
 @backbone_option
 @network_options
 @run_options
+@engine_options
 @embedding_options
 @update_options
 @click.pass_context

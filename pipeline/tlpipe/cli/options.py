@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tlpipe.execution import DEVICES, PRECISIONS, RUNTIMES
+from tlpipe.execution import DEVICES, ENGINES, PRECISIONS, RUNTIMES
 from tlpipe.types import DECODE_MODES, DEFAULT_BACKBONE, POOLING_CHOICES
 
 if TYPE_CHECKING:
@@ -187,6 +187,28 @@ def run_options(command: F) -> F:
             multiple=True,
             help="Folder outside the source into which its links and paths may lead; / for"
             " anywhere. May be given several times.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def engine_options(command: F) -> F:
+    """Options of every command that can spread its work over machines."""
+    for option in (
+        click.option(
+            "--address",
+            metavar="HOST:PORT",
+            help="Of the Ray cluster's head; auto for the cluster that this machine belongs to."
+            "  [default: one on this machine alone]",
+        ),
+        click.option(
+            "--engine",
+            type=click.Choice(ENGINES),
+            default="local",
+            show_default=True,
+            help="ray: on the nodes of a Ray cluster (pip install 'tlpipe[ray]'), one worker per"
+            " core or GPU; --threads then counts the cores of each. See docs/ray.md.",
         ),
     ):
         command = option(command)

@@ -37,8 +37,12 @@ class Reporter:
 
     def count(self, *, reject: bool) -> None:
         """Count one outcome."""
-        self._done += 1
-        self._rejects += reject
+        self.add(1, int(reject))
+
+    def add(self, done: int, rejects: int) -> None:
+        """Count several outcomes, some of them rejects."""
+        self._done += done
+        self._rejects += rejects
         if self._progress is not None:
             self._progress(
                 Progress(self._stage, self._done, self._total, self._rejects, self._busy)

@@ -35,9 +35,11 @@ from tlpipe.stages.store.layout import SPLITS_FROM_SOURCE as SPLITS_FROM_SOURCE
 from tlpipe.stages.store.layout import FeatureHeader as FeatureHeader
 from tlpipe.stages.store.layout import declared_backbone as declared_backbone
 from tlpipe.stages.store.lock import writer_lock as writer_lock
+from tlpipe.stages.store.lock import writer_note as writer_note
 from tlpipe.stages.store.mend import Mended as Mended
 from tlpipe.stages.store.mend import mend_file as mend_file
 from tlpipe.stages.store.parts import Parts as Parts
+from tlpipe.stages.store.parts import part_path as part_path
 from tlpipe.stages.store.read import FeatureFile as FeatureFile
 from tlpipe.stages.store.rows import Rows as Rows
 from tlpipe.stages.store.rows import rows_of as rows_of

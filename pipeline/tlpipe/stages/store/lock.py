@@ -13,6 +13,7 @@ import getpass
 import json
 import logging
 import os
+import secrets
 import socket
 import sys
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ def writer_lock(path: Path) -> Iterator[None]:
         The lock file cannot be written.
     """
     target = Path(os.path.realpath(path))
-    note = target.with_name(f".{target.name}.lock.json")
+    note = writer_note(target)
     try:
         held = _acquire(target)
     except filelock.Timeout as exc:
@@ -68,6 +69,12 @@ def writer_lock(path: Path) -> Iterator[None]:
             note.unlink()
         with contextlib.suppress(OSError):  # the system frees it with the process at the latest
             held.release()
+
+
+def writer_note(path: Path) -> Path:
+    """The file that says who holds the lock of an output; no two holders say the same."""
+    target = Path(os.path.realpath(path))
+    return target.with_name(f".{target.name}.lock.json")
 
 
 def _refused(path: Path, why: str) -> OutputError:
@@ -102,6 +109,7 @@ def _myself() -> dict[str, str | int]:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "user": user,
+        "run": secrets.token_hex(8),
         "since": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
