@@ -27,6 +27,7 @@ from tlpipe.errors import (
     OutputError,
     TableError,
 )
+from tlpipe.lock import writer_lock
 from tlpipe.stages.splits import assign_splits, group_number
 from tlpipe.stages.store import (
     FeatureFile,
@@ -35,7 +36,6 @@ from tlpipe.stages.store import (
     declared_backbone,
     feature_writer,
     read_features,
-    writer_lock,
 )
 from tlpipe.stages.store.rows import stats_of
 from tlpipe.types import Split

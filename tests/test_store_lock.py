@@ -24,14 +24,14 @@ from stored import FakeNetwork, datasets, use_network
 from tlpipe import embed, inspect, train_head
 from tlpipe.card import Card
 from tlpipe.errors import LockedError, OutputError
-from tlpipe.stages.store import writer_lock
+from tlpipe.lock import writer_lock
 
 fcntl = pytest.importorskip("fcntl")
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from tlpipe.stages.store import writer_lock
+from tlpipe.lock import writer_lock
 if sys.argv[2] == "none":
     import fcntl, os
     def flock(descriptor, operation):

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from tlpipe.workflows.comparison import CompareResult as CompareResult
     from tlpipe.workflows.doctor import Diagnosis as Diagnosis
     from tlpipe.workflows.doctor import doctor as doctor
-    from tlpipe.workflows.embed import EmbedResult as EmbedResult
     from tlpipe.workflows.embed import embed as embed
+    from tlpipe.workflows.embed_result import EmbedResult as EmbedResult
     from tlpipe.workflows.evaluate import EvaluateResult as EvaluateResult
     from tlpipe.workflows.evaluate import evaluate as evaluate
     from tlpipe.workflows.export_features import ExportResult as ExportResult
@@ -89,7 +89,7 @@ _HOMES = {
     "Columns": "stages.predictions",
     "CompareResult": "workflows.comparison",
     "Diagnosis": "workflows.doctor",
-    "EmbedResult": "workflows.embed",
+    "EmbedResult": "workflows.embed_result",
     "EvaluateResult": "workflows.evaluate",
     "ExportResult": "workflows.export_features",
     "ImportResult": "workflows.import_features",

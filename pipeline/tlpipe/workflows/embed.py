@@ -6,21 +6,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from tlpipe.card import Card
 from tlpipe.errors import OutputError, TlpipeError
 from tlpipe.files import check_output
-from tlpipe.precision import Agreement, read_agreement
+from tlpipe.lock import writer_lock
+from tlpipe.precision import read_agreement
 from tlpipe.stages.session import open_network
 from tlpipe.stages.source import Source, Survey
 from tlpipe.stages.store import (
     FeatureFile,
     FeatureHeader,
     Parts,
-    writer_lock,
 )
 from tlpipe.types import DEFAULT_BACKBONE, ProgressCallback, Split
 from tlpipe.version import __version__
@@ -36,6 +35,7 @@ from tlpipe.workflows.earlier import (
     continued,
     earlier_runs,
 )
+from tlpipe.workflows.embed_result import EmbedResult
 from tlpipe.workflows.engines import engine
 from tlpipe.workflows.leaks import shared_between_splits
 from tlpipe.workflows.precision import Arithmetic
@@ -43,65 +43,6 @@ from tlpipe.workflows.run_options import RunOptions, UpdateOptions
 from tlpipe.workflows.update import Job, write_update
 
 FEATURE_SUFFIXES = (".h5", ".hdf5")
-
-
-@dataclass(frozen=True)
-class EmbedResult:
-    """What ``embed`` did.
-
-    Attributes
-    ----------
-    path : pathlib.Path
-        The feature file.
-    count, dim : int
-        N and D of its embeddings.
-    rejects : Counter of str
-        Items left out, by reason.
-    too_many_rejects : bool
-        Whether they are more than was allowed.
-    lost_classes : list of str
-        Classes of the source of which not one image could be embedded.
-    survey : Survey
-        What the source holds.
-    provider : str
-        The ONNX Runtime execution provider that ran the backbone.
-    elapsed_s : float
-        Wall time of embedding, start-up left out.
-    embedded : int
-        Images that the backbone ran over in this run.
-    kept : int
-        Rows taken over from the file as it was, and from an earlier run that was cut short.
-    copied : int
-        Images that needed no run of the backbone, since one of the very same content has a vector.
-    gone : int
-        Rows of the file as it was whose image is not in the source any more.
-    unchanged : bool
-        Whether the file was right already and was not touched.
-    shared : int
-        Contents that stand in more than one split.
-    precision : str
-        The arithmetic inside the backbone, such as "fp32" or "int8/onnxruntime".
-    agreement : Agreement or None
-        How embeddings at a reduced precision agree with FP32, as measured when the file was begun.
-    """
-
-    path: Path
-    count: int
-    dim: int
-    rejects: Counter[str]
-    too_many_rejects: bool
-    lost_classes: list[str]
-    survey: Survey
-    provider: str
-    elapsed_s: float
-    embedded: int
-    kept: int
-    copied: int
-    gone: int
-    unchanged: bool
-    shared: int
-    precision: str
-    agreement: Agreement | None
 
 
 def embed(
@@ -165,11 +106,32 @@ def embed(
     OutputError
         The output cannot be written. What was embedded is kept for the next run.
     """
-    options, update = options or RunOptions(), update or UpdateOptions()
-    output = Path(output)
-    source = opened(source)
+    source, output = opened(source), Path(output)
     check_output(output, overwrite=True, suffixes=FEATURE_SUFFIXES, inputs=source.paths)
-    card = find_backbone(backbone)
+    arithmetic = Arithmetic(find_backbone(backbone), options or RunOptions())
+    return embed_with(
+        arithmetic,
+        source,
+        output,
+        overwrite=overwrite,
+        update=update,
+        progress=progress,
+        surveyed=surveyed,
+    )
+
+
+def embed_with(
+    arithmetic: Arithmetic,
+    source: Source,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    update: UpdateOptions | None = None,
+    progress: ProgressCallback | None = None,
+    surveyed: Surveyed | None = None,
+) -> EmbedResult:
+    """``embed``, where it is settled what makes the numbers; `output` was checked."""
+    card, options, update = arithmetic.card, arithmetic.options, update or UpdateOptions()
     header = FeatureHeader(
         tlpipe_version=__version__,
         fingerprint="",
@@ -180,7 +142,6 @@ def embed(
         source=source.text,
         created_at=now(),
     )
-    arithmetic = Arithmetic(card, options)
     header_for = partial(arithmetic.header, header)
     network_ahead = Ahead(lambda: arithmetic.opened(open_network))
     open_ahead = network_ahead.start if options.engine == "local" else lambda: None

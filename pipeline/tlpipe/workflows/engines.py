@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tlpipe.lock import writer_note
 from tlpipe.seams import Network
-from tlpipe.stages.store import FeatureHeader, Parts, writer_note
+from tlpipe.stages.store import FeatureHeader, Parts
 from tlpipe.types import ProgressCallback
 from tlpipe.workflows.earlier import continued
 from tlpipe.workflows.embed_partition import EmbedJob

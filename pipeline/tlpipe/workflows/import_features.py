@@ -14,6 +14,7 @@ import numpy as np
 from tlpipe.card import Card
 from tlpipe.errors import OptionError, TableError
 from tlpipe.files import check_output
+from tlpipe.lock import writer_lock
 from tlpipe.stages.source import printable
 from tlpipe.stages.store import (
     DigestIndex,
@@ -22,7 +23,6 @@ from tlpipe.stages.store import (
     Rows,
     declared_backbone,
     feature_writer,
-    writer_lock,
 )
 from tlpipe.stages.store.rows import stats_of
 from tlpipe.stages.tables import Table, TableBlock, open_table

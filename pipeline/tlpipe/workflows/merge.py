@@ -14,6 +14,7 @@ import numpy as np
 
 from tlpipe.errors import FeatureFileError, OptionError, StaleFeaturesError
 from tlpipe.files import check_output
+from tlpipe.lock import writer_lock
 from tlpipe.precision import read_agreement
 from tlpipe.stages.store import (
     SPAN_ROWS,
@@ -25,7 +26,6 @@ from tlpipe.stages.store import (
     Parts,
     Rows,
     feature_writer,
-    writer_lock,
 )
 from tlpipe.workflows.embed import FEATURE_SUFFIXES
 from tlpipe.workflows.staleness import differences

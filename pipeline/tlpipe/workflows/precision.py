@@ -47,6 +47,7 @@ class Arithmetic:
 
     Attributes
     ----------
+    card, options
     execution : Execution
         With device and library settled.
     unsettled : bool
@@ -59,7 +60,7 @@ class Arithmetic:
     """
 
     def __init__(self, card: Card, options: RunOptions) -> None:
-        self._card, self._options = card, options
+        self.card, self.options = card, options
         self.execution = settled(options.execution)
         self.unsettled = False
         self._calibration: Calibration | None = None
@@ -81,7 +82,7 @@ class Arithmetic:
             That of the file, or of the parts, which this run goes on with.
         """
         kind = self.execution.arithmetic
-        self._decoder = decoder_of(self._options.decode, None if begun is None else begun.decoder)
+        self._decoder = decoder_of(self.options.decode, None if begun is None else begun.decoder)
         header = replace(header, precision=kind, decoder=self._decoder)
         self.unsettled = kind != "fp32" and begun is None
         if begun is not None and begun.precision == kind:
@@ -104,8 +105,8 @@ class Arithmetic:
         """
         if not self.unsettled:
             known = read_agreement(header.agreement, "the feature file")
-            if known is not None and self._options.min_agreement is not None:
-                self._check(replace(known, floor=self._options.min_agreement))
+            if known is not None and self.options.min_agreement is not None:
+                self._check(replace(known, floor=self.options.min_agreement))
             return header
         self._reader = source.reader
         calibrating, comparing = samples(source, calibrate=self._is_int8)
@@ -143,10 +144,10 @@ class Arithmetic:
             As from ``prepared_file`` and ``quantised_file``.
         """
         if not self._is_int8:
-            return prepared_file(self._card, open_graph)
+            return prepared_file(self.card, open_graph)
         if self._calibration is None:
             raise AssertionError("a network is calibrated before it is quantised")
-        return quantised_file(self._card, self._calibration, open_graph)
+        return quantised_file(self.card, self._calibration, open_graph)
 
     def _run(
         self,
@@ -155,8 +156,8 @@ class Arithmetic:
         progress: ProgressCallback | None,
         stage: str,
     ) -> Iterator[Outcome]:
-        load = loader(self._reader, self._card.image_size, self._card.arithmetic, self._decoder)
-        options = RunOptions(threads=self._options.threads)
+        load = loader(self._reader, self.card.image_size, self.card.arithmetic, self._decoder)
+        options = RunOptions(threads=self.options.threads)
         outcomes = run_over(items, len(items), network, load, options, progress, stage)
         return (outcome for outcome in outcomes if outcome.reject is None)
 
@@ -167,7 +168,7 @@ class Arithmetic:
         make_folder(cache_dir())
         with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="calibrate-") as folder:
             path = Path(folder) / "ranges.onnx"
-            tensors = range_file(self._card, open_graph, path)
+            tensors = range_file(self.card, open_graph, path)
             alone = replace(ON_CPU, batch_size=1)  # ranges are those of one call
             network = open_network(path, alone)
             low: Any = np.inf
@@ -186,7 +187,7 @@ class Arithmetic:
             name: (float(str(least)), float(str(most)))  # the shortest text of each float32
             for name, least, most in zip(tensors, low, high, strict=True)
         }
-        return calibrated(self._card, open_graph, ranges, len(used)), used
+        return calibrated(self.card, open_graph, ranges, len(used)), used
 
     def _agreement(
         self, items: Sequence[Item], used: set[bytes], progress: ProgressCallback | None
@@ -223,7 +224,7 @@ class Arithmetic:
             network = open_network(self.network_file(), self.execution)
         else:
             exact = replace(self.execution, precision="fp32", runtime="auto")
-            network = open_network(prepared_file(self._card, open_graph), exact)
+            network = open_network(prepared_file(self.card, open_graph), exact)
         stage = f"run at {self.execution.precision if reduced else 'fp32'}"
         found: dict[bytes, NDArray[np.float32]] = {}
         for outcome in self._run(items, network, progress, stage):
@@ -233,7 +234,7 @@ class Arithmetic:
 
     @property
     def _floor(self) -> float:
-        least = self._options.min_agreement
+        least = self.options.min_agreement
         return FLOORS[self.execution.precision] if least is None else least
 
     def _check(self, agreement: Agreement) -> None:
@@ -242,7 +243,7 @@ class Arithmetic:
         precision = self.execution.precision
         known = "" if agreement.held_back else ", the ones that calibrated it"
         raise BackboneError(
-            f"Embeddings of {self._card.name!r} at {precision} agree with those at fp32 only to a"
+            f"Embeddings of {self.card.name!r} at {precision} agree with those at fp32 only to a"
             f" mean cosine of {agreement.mean:g} (1st percentile {agreement.p1:g}; on"
             f" {agreement.images} images of the source{known}); at least {agreement.floor:g} is"
             " asked for.",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tlpipe.files import check_output
-from tlpipe.stages.store import Mended, mend_file, writer_lock
+from tlpipe.lock import writer_lock
+from tlpipe.stages.store import Mended, mend_file
 from tlpipe.workflows.embed import FEATURE_SUFFIXES
 
 

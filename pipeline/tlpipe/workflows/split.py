@@ -11,13 +11,13 @@ import numpy as np
 
 from tlpipe.errors import FeatureFileError
 from tlpipe.files import check_output, is_file
+from tlpipe.lock import writer_lock
 from tlpipe.stages.splits import assign_splits
 from tlpipe.stages.store import (
     SPAN_ROWS,
     FeatureFile,
     Parts,
     feature_writer,
-    writer_lock,
 )
 from tlpipe.types import Split
 from tlpipe.workflows.embed import FEATURE_SUFFIXES

@@ -14,7 +14,8 @@ from tlpipe.stages.weights import weight_files
 from tlpipe.types import DEFAULT_BACKBONE, ProgressCallback
 from tlpipe.workflows.backbones import find_backbone
 from tlpipe.workflows.common import Surveyed, as_source, opened
-from tlpipe.workflows.embed import EmbedResult, embed
+from tlpipe.workflows.embed import embed
+from tlpipe.workflows.embed_result import EmbedResult
 from tlpipe.workflows.run_options import RunOptions
 from tlpipe.workflows.train_head import TrainResult, check_classifier_output, train_head
 from tlpipe.workflows.train_options import TrainOptions

@@ -8,7 +8,7 @@ The only package that imports h5py. ``docs/feature-file.md`` specifies the forma
 * ``content``, ``remains``, ``check``, ``mend``: how HDF5 reads it, what can be read of a damaged
   one, all that is wrong with it, and a new file of what is good;
 * ``known``, ``cursor``, ``contents``, ``index``: which items and contents have a vector already;
-* ``parts``, ``lock``: the finished work of a run, and one writer at a time.
+* ``parts``: the finished work of a run.
 
 No HDF5 file that anyone may open is written in place: rows go to a temporary file, which takes the
 output's name when it is whole and on disk. Since a file under its final name never changes, nothing
@@ -34,8 +34,6 @@ from tlpipe.stages.store.layout import SPAN_ROWS as SPAN_ROWS
 from tlpipe.stages.store.layout import SPLITS_FROM_SOURCE as SPLITS_FROM_SOURCE
 from tlpipe.stages.store.layout import FeatureHeader as FeatureHeader
 from tlpipe.stages.store.layout import declared_backbone as declared_backbone
-from tlpipe.stages.store.lock import writer_lock as writer_lock
-from tlpipe.stages.store.lock import writer_note as writer_note
 from tlpipe.stages.store.mend import Mended as Mended
 from tlpipe.stages.store.mend import mend_file as mend_file
 from tlpipe.stages.store.parts import Parts as Parts

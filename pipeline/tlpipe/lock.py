@@ -1,4 +1,4 @@
-"""One writer at a time: a lock beside a feature file, which says who holds it.
+"""One writer at a time: a lock beside an output that takes long, which says who holds it.
 
 Readers need none: a file under its final name never changes. HDF5's own locks are not used, since
 they lock the file that is written, which nobody else opens, and fail on some network file systems.
