@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Iterable, Iterator
 
+from tlpipe.errors import OptionError
 from tlpipe.machine import usable_cores
 from tlpipe.seams import Network
 from tlpipe.stages.decode import quiet_pillow
@@ -83,7 +84,17 @@ def run_over(
         N as surveyed, for the progress.
     stage : str
         What the progress calls this job.
+
+    Raises
+    ------
+    OptionError
+        Another engine was asked for.
     """
+    if options.engine != "local":
+        raise OptionError(
+            f"The engine {options.engine!r} is for embedding images into a feature file.",
+            hint="Leave --engine and --address out here.",
+        )
     report = Reporter(progress, stage, total)
     with planned(options, network, report) as plan:
         for outcome in run(items, load, network, plan):
