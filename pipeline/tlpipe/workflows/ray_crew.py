@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections import deque
@@ -90,6 +91,7 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
     if address is None:
         how = {"address": "local", "num_cpus": usable_cores(), "include_dashboard": False}
     try:
+        _reach(address)
         with _own_signals():
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **how)
     except (ConnectionError, ValueError, RuntimeError, OSError) as exc:
@@ -102,6 +104,14 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _reach(address: str | None) -> None:
+    """See that somebody listens at HOST:PORT: Ray itself would try for minutes."""
+    host, colon, port = (address or "").rpartition(":")
+    if colon and port.isdecimal():
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=10):
+            pass
 
 
 @contextlib.contextmanager
