@@ -29,6 +29,11 @@ _log = logging.getLogger(__name__)
 
 A = TypeVar("A")
 
+_SAME_CODE = (
+    "Each node needs the same Python, tlpipe[ray] in the same version, and what else a reader of"
+    " your own imports."
+)
+
 _AHEAD = 2  # partitions that a worker has, so that it never waits for the next one
 _LOOK_S = 2.0  # until nodes are counted again
 _MOST_ALONE_S = 300.0  # without any worker at work
@@ -199,8 +204,13 @@ class RayCrew(Generic[A]):
         """Take what a member has said, or find it dead."""
         try:
             said: Said = self._ray.get(member.awaited)
-        except self._ray.exceptions.RayTaskError:
-            raise  # a mistake in the work itself, with its traceback there
+        except self._ray.exceptions.RayTaskError as exc:
+            if member.starting is None:
+                raise  # a mistake in the work itself, with its traceback there
+            raise ClusterError(
+                f"A worker cannot begin on the Ray cluster: {str(exc).splitlines()[-1]}",
+                hint=_SAME_CODE,
+            ) from exc
         except self._ray.exceptions.RayError as exc:  # it died, with its node or alone
             return self._buried(member, _short(exc))
         answer, error, records, elapsed_s = said
@@ -227,8 +237,7 @@ class RayCrew(Generic[A]):
             if self._failed_starts > max(3, self.size):
                 raise ClusterError(
                     f"Workers die on the Ray cluster before they begin: {why}",
-                    hint="Each node needs tlpipe[ray] in the same version and the same Python, and"
-                    " memory for the network.",
+                    hint=f"{_SAME_CODE} And each worker needs memory for the network.",
                 )
         return [
             Lost(partition, why, suspect=number == 0)
