@@ -21,7 +21,7 @@ BUDGET ?= 600
 RATE ?= 3e-4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check format torture fuzz bench bench-scan bench-store bench-import bench-head bench-audit \
+.PHONY: help demo test lint types check format torture fuzz bench bench-scan bench-store bench-import bench-head bench-audit bench-ray \
 	bench-claim clean
 
 help: ## list the targets
@@ -89,6 +89,11 @@ bench-claim: $(VENV)/.developer ## a head from the cache against PyTorch from im
 	@test -n "$(SOURCE)" || { echo "Name folders of images: make bench-claim SOURCE=folder" >&2; exit 2; }
 	$(BIN)/python tests/benchmarks/claim.py $(SOURCE) --budget-s $(BUDGET) --rate $(RATE) \
 		$(if $(IMAGES),--images $(IMAGES)) --folder "$(BENCH)"
+
+bench-ray: $(VENV)/.developer ## measure a local Ray cluster against the local engine: SOURCE=folder [IMAGES=4000]
+	@test -n "$(SOURCE)" || { echo "Name a folder of images: make bench-ray SOURCE=folder" >&2; exit 2; }
+	$(BIN)/python tests/benchmarks/ray_rate.py "$(SOURCE)" --rounds $(BENCH_ROUNDS) --folder "$(BENCH)" \
+		$(if $(IMAGES),--images $(IMAGES))
 
 bench-audit: $(VENV)/.developer ## flip labels, and count which of them audit finds: FEATURES="a.h5 b.h5"
 	@test -n "$(FEATURES)" || { echo "Name feature files: make bench-audit FEATURES=a.h5" >&2; exit 2; }
