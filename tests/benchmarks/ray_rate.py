@@ -23,7 +23,6 @@ from conditions import conditions
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from stored import datasets
-
 from tlpipe import RunOptions, embed
 from tlpipe.stages.source import open_source
 
