@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import pytest
 from tlpipe.card import Card
 from tlpipe.execution import Execution
 from tlpipe.stages.engine import Fetched
+from tlpipe.stages.predictions import Columns, Form, PredictionSummary, prediction_writer
 from tlpipe.stages.source import FileReader
 from tlpipe.stages.store import FeatureFile
-from tlpipe.types import DecodeMode, Item
+from tlpipe.types import DecodeMode, Item, Outcome
 from tlpipe.workflows import embed as workflow
 from tlpipe.workflows import precision
 from tlpipe.workflows.pixels import decoder_of, fetching, loader
@@ -102,3 +104,19 @@ def digests(path: Path) -> set[bytes]:
     with FeatureFile(path) as file:
         rows = file.rows(0, file.count, vectors=True)
     return {row.tobytes() for row in rows.content_sha256}
+
+
+def write_predictions(
+    path: Path,
+    classes: Sequence[str],
+    columns: Columns,
+    outcomes: Iterable[Outcome],
+    *,
+    multilabel: bool = False,
+) -> PredictionSummary:
+    """Write what outcomes say."""
+    form = Form(tuple(classes), columns, multilabel)
+    with prediction_writer(path, form) as writer:
+        for outcome in outcomes:
+            writer.add(form.row(outcome), columns.kept(outcome.item))
+    return writer.summary

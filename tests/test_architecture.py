@@ -60,7 +60,7 @@ OWNERS = {
     "rich": {"cli/show.py", "cli/progress.py"},
     "click": {"cli/"},
     "filelock": {"stages/download/", "lock.py"},
-    "pyarrow": {"stages/tables/parquet.py"},
+    "pyarrow": {"stages/predictions/parquet.py", "stages/tables/parquet.py"},
     "ray": {"workflows/ray_crew.py"},
     "sqlite3": {"stages/store/index.py"},
 }

@@ -14,15 +14,17 @@ from click.testing import CliRunner
 
 import tlpipe
 from conftest import Trained, write_classes, write_image
+from stored import write_predictions
 from tlpipe.card import Card
 from tlpipe.cli.main import cli
 from tlpipe.errors import ClassifierError, ExportError
 from tlpipe.graph.io import load_model, metadata
+from tlpipe.label_cells import joined
 from tlpipe.stages.classifier import read_metadata
-from tlpipe.stages.predictions import Columns, joined, write_predictions
+from tlpipe.stages.predictions import Columns
 from tlpipe.types import Content, FileStat, Item, Outcome, Reason, Reject, Stage
 from tlpipe.workflows import knowing as knowing_module
-from tlpipe.workflows.classify import open_classifier
+from tlpipe.workflows.classifier import open_classifier
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

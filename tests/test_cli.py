@@ -208,7 +208,11 @@ def test_a_class_that_is_lost_is_said(road: Path, tiny_card_path: Path) -> None:
         (["train", "photos/red", "-o", "c.onnx"], 1, "has no labels; a classifier needs two"),
         (["train-head", "photos", "-o", "c.onnx"], 1, "The feature file 'photos' does not exist."),
         (["classify", "c.onnx", "photos", "-o", "p.csv"], 1, "'c.onnx' does not exist."),
-        (["classify", "c.onnx", "photos", "-o", "p.xlsx"], 1, "must end in .csv or .jsonl."),
+        (
+            ["classify", "c.onnx", "photos", "-o", "p.xlsx"],
+            1,
+            "must end in .csv, .jsonl or .parquet.",
+        ),
         (["verify", "photos/notes.txt"], 1, "is no ONNX model: it is empty."),
         (["inspect", "photos/notes.txt"], 1, "is no file that tlpipe knows"),
         (["nonsense"], 2, "No such command 'nonsense'"),

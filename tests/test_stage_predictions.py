@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stored import write_predictions
 from tlpipe.card import Card
 from tlpipe.errors import ClassifierError
 from tlpipe.stages.classifier import ClassifierInfo, read_metadata
-from tlpipe.stages.predictions import Columns, write_predictions
+from tlpipe.stages.predictions import Columns
 from tlpipe.types import Content, FileStat, Item, Outcome, Reason, Reject, Stage
 
 CLASSES = ["cat", 'do"g,', "ü"]

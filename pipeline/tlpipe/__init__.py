@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from tlpipe.workflows.backbones import find_backbone as find_backbone
     from tlpipe.workflows.check import CheckResult as CheckResult
     from tlpipe.workflows.check import check_backbone as check_backbone
-    from tlpipe.workflows.classify import ClassifyResult as ClassifyResult
+    from tlpipe.workflows.classify import Cached as Cached
     from tlpipe.workflows.classify import classify as classify
+    from tlpipe.workflows.classify_run import ClassifyResult as ClassifyResult
     from tlpipe.workflows.compare import compare as compare
     from tlpipe.workflows.comparison import CompareResult as CompareResult
     from tlpipe.workflows.doctor import Diagnosis as Diagnosis
@@ -84,8 +85,9 @@ _HOMES = {
     "find_backbone": "workflows.backbones",
     "pull_backbone": "workflows.pull",
     "remove_backbone": "workflows.own_cards",
+    "Cached": "workflows.classify",
     "Card": "card",
-    "ClassifyResult": "workflows.classify",
+    "ClassifyResult": "workflows.classify_run",
     "Columns": "stages.predictions",
     "CompareResult": "workflows.comparison",
     "Diagnosis": "workflows.doctor",

@@ -148,7 +148,7 @@ def check_output(
         )
     if suffixes and path.suffix.lower() not in suffixes:
         raise OutputError(
-            f"The output {str(path)!r} must end in {' or '.join(suffixes)}.",
+            f"The output {str(path)!r} must end in {_either(suffixes)}.",
             hint=f"For example {str(path.with_name(path.name + suffixes[0]))!r}.",
         )
     if not is_dir(path.parent):
@@ -160,6 +160,11 @@ def check_output(
         _check_existing(path, overwrite, inputs)
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise OutputError(f"The folder {str(path.parent)!r} cannot be written to.")
+
+
+def _either(names: Sequence[str]) -> str:
+    """Names in words: ".a", ".a or .b", ".a, .b or .c"."""
+    return " or ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
 def _check_existing(path: Path, overwrite: bool, inputs: Sequence[Path]) -> None:

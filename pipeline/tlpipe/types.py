@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULT_BACKBONE = "efficientnet-lite0"
 DEFAULT_SEED = 0
+FEATURE_SUFFIXES = (".h5", ".hdf5")
 
 DecodeMode = Literal["auto", "exact"]
 DECODE_MODES: tuple[DecodeMode, ...] = ("auto", "exact")

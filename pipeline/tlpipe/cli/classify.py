@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tlpipe.cli.options import (
     PATH,
     TOO_MANY_REJECTS,
+    F,
     as_run_options,
+    opened_images,
     opened_source,
     output_option,
     overwrite_option,
@@ -23,24 +25,60 @@ from tlpipe.cli.show import counted, say, show_rejects, show_survey
 from tlpipe.cli.show_metrics import show_metrics
 from tlpipe.types import SPLIT_CHOICES
 
+if TYPE_CHECKING:
+    from tlpipe import Columns
+
+
+def _columns_options(command: F) -> F:
+    """Options that say what a row holds."""
+    for option in (
+        click.option(
+            "--columns",
+            metavar="NAME,...",
+            help="Columns of the source that a row takes over: label, split, and further ones of a"
+            " manifest or table.",
+        ),
+        click.option(
+            "--sets",
+            is_flag=True,
+            help="List the classes that an image may be of, the likeliest first.",
+        ),
+        click.option(
+            "--unknown",
+            is_flag=True,
+            help="Tell which images are of none of the classes, and how far they lie from them.",
+        ),
+        click.option(
+            "--top-k",
+            type=click.IntRange(min=1),
+            help="How many classes a row names with their probabilities, the most probable first."
+            " By default 1; none where an image may have several labels.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _as_columns(more: dict[str, Any]) -> Columns:
+    """Take the values of ``_columns_options`` out of a command's keyword arguments."""
+    from tlpipe import Columns
+
+    names = (more.pop("columns") or "").split(",")
+    keep = tuple(name.strip() for name in names if name.strip())
+    return Columns(more.pop("top_k"), more.pop("unknown"), more.pop("sets"), keep)
+
 
 @click.command("classify", cls=Sectioned)
 @click.argument("classifier", type=PATH)
 @source_argument
-@output_option("The predictions to write: .csv or .jsonl.")
+@output_option("The predictions to write: .csv, .jsonl or .parquet.")
+@_columns_options
 @click.option(
-    "--top-k",
-    type=click.IntRange(min=1),
-    help="How many classes a row names with their probabilities, the most probable first. By"
-    " default 1; none where an image may have several labels.",
-)
-@click.option(
-    "--unknown",
-    is_flag=True,
-    help="Tell which images are of none of the classes, and how far they lie from them.",
-)
-@click.option(
-    "--sets", is_flag=True, help="List the classes that an image may be of, the likeliest first."
+    "--embeddings",
+    type=PATH,
+    metavar="FILE.h5",
+    help="Keep the embeddings in this feature file. Where it exists it is updated: only images that"
+    " are new or changed are run through the backbone.",
 )
 @run_options
 @overwrite_option
@@ -51,36 +89,42 @@ def classify_command(
     classifier: Path,
     source: str,
     output: Path,
-    top_k: int | None,
-    unknown: bool,
-    sets: bool,
+    embeddings: Path | None,
     overwrite: bool,
     **run: Any,
 ) -> None:
     """Classify images: one row per input, in order.
 
     SOURCE is as for 'tlpipe embed'; labels are not needed. An image that cannot be read is a row
-    with its reason. Where an image may have several labels, its row lists them.
+    with its reason. Where an image may have several labels, its row lists them. A run that is cut
+    short keeps what is done: the same command goes on from there.
+
+    SOURCE may also be a feature file (.h5) that was made as the classifier makes its embeddings:
+    then the backbone is not run at all.
 
     \b
     Example:
       tlpipe classify classifier.onnx new-photos/ -o predictions.csv --top-k 3 --unknown
+      tlpipe classify classifier.onnx night.csv -o night.parquet --columns id,camera
     """
-    from tlpipe import Columns, classify
+    from tlpipe import Cached, classify
 
-    opened = opened_source(source, run)
+    columns = _as_columns(run)
+    opened = opened_images(source, run)
     with progress() as report:
         result = classify(
             classifier,
-            opened,
+            opened if embeddings is None else Cached(opened, embeddings),
             output,
-            columns=Columns(top_k, unknown, sets),
+            columns=columns,
             options=as_run_options(**run),
             overwrite=overwrite,
             progress=report,
             surveyed=show_survey,
         )
     rate = result.count / result.elapsed_s
+    if result.kept:
+        say(f"Taken over from a run that was cut short: {counted(result.kept, 'row')}.")
     found = ", ".join(f"{name} {n:,}" for name, n in result.classes.most_common(20))
     if result.without:
         found += (", " if found else "") + f"{counted(result.without, 'image')} without a label"

@@ -271,6 +271,16 @@ def opened_source(source: str, more: dict[str, Any]) -> Source:
     return open_source(source, allow_outside=more.pop("allow_outside"))
 
 
+def opened_images(source: str, more: dict[str, Any]) -> Source | str:
+    """``opened_source``; a feature file stays a path."""
+    from tlpipe.workflows.classify import is_feature_file
+
+    if is_feature_file(source):
+        del more["allow_outside"]
+        return source
+    return opened_source(source, more)
+
+
 def as_run_options(**values: Any) -> RunOptions:
     """Gather the values of ``run_options``, but for that of ``opened_source``."""
     from tlpipe.workflows.run_options import RunOptions

@@ -5,12 +5,13 @@ Takes and gives ``onnx.ModelProto`` and the records of ``last_layer``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from tlpipe.errors import BackboneError
 from tlpipe.graph import (
     CLASS_SCORES,
     EMBEDDINGS,
@@ -21,6 +22,7 @@ from tlpipe.graph import (
     UNKNOWN,
     UNKNOWN_SCORE,
 )
+from tlpipe.graph.cut import pruned
 from tlpipe.graph.head_nodes import HeadShape, head_constants, head_nodes, head_outputs
 from tlpipe.graph.nearest_nodes import count_attribute
 from tlpipe.last_layer import LastLayer, NearestImages, Novelty
@@ -117,6 +119,38 @@ def _add_head(
     )
     graph.output.insert(0, first)
     graph.output.extend(others)
+
+
+def head_part(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
+    """The part of a classifier behind ``embeddings``, which become its only input.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        A classifier. Not changed.
+    outputs : sequence of str
+        Outputs of it, which the part has.
+
+    Raises
+    ------
+    BackboneError
+        An output does not follow from the embeddings alone, or there is no such output.
+    """
+    open_ended = onnx.ModelProto()
+    open_ended.CopyFrom(model)
+    kept = [node for node in model.graph.node if EMBEDDINGS not in node.output]
+    del open_ended.graph.node[:]
+    open_ended.graph.node.extend(kept)
+    (vectors,) = (value for value in model.graph.output if value.name == EMBEDDINGS)
+    open_ended.graph.input.append(vectors)
+    part = pruned(open_ended, outputs)
+    others = [value.name for value in part.graph.input if value.name != EMBEDDINGS]
+    if others:
+        raise BackboneError(
+            f"What the classifier says does not follow from its embeddings alone: it needs"
+            f" {others} as well."
+        )
+    return part
 
 
 def own_head(model: onnx.ModelProto, activation: Activation, classes: int) -> onnx.ModelProto:

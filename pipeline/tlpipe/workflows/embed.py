@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from tlpipe.card import Card
-from tlpipe.errors import OutputError, TlpipeError
 from tlpipe.files import check_output
 from tlpipe.lock import writer_lock
 from tlpipe.precision import read_agreement
@@ -21,7 +19,7 @@ from tlpipe.stages.store import (
     FeatureHeader,
     Parts,
 )
-from tlpipe.types import DEFAULT_BACKBONE, ProgressCallback, Split
+from tlpipe.types import DEFAULT_BACKBONE, FEATURE_SUFFIXES, ProgressCallback, Split
 from tlpipe.version import __version__
 from tlpipe.workflows.ahead import Ahead
 from tlpipe.workflows.backbones import find_backbone
@@ -41,8 +39,7 @@ from tlpipe.workflows.leaks import shared_between_splits
 from tlpipe.workflows.precision import Arithmetic
 from tlpipe.workflows.run_options import RunOptions, UpdateOptions
 from tlpipe.workflows.update import Job, write_update
-
-FEATURE_SUFFIXES = (".h5", ".hdf5")
+from tlpipe.workflows.work_kept import work_kept
 
 
 def embed(
@@ -172,7 +169,7 @@ def embed_with(
                 if overwrite:
                     parts.remove()
                 parts.begin(header, card.output.dim, anew=anew)
-                with _work_kept(parts):
+                with work_kept(parts, "embeddings", "the same command, without --overwrite,"):
                     writes = doing.update(header, parts, job, progress)
                     summary, tally = write_update(output, header, parts, job, writes)
             parts.remove()
@@ -234,25 +231,3 @@ def _shared(output: Path, survey: Survey) -> int:
         return 0
     with FeatureFile(output) as file:
         return shared_between_splits(file).count
-
-
-@contextmanager
-def _work_kept(parts: Parts) -> Iterator[None]:
-    """Finish a last part when the run ends early, whatever the cause, and say what is kept."""
-    try:
-        yield
-    except BaseException as exc:
-        try:
-            parts.finish()
-        except Exception as second:  # the first one is to be heard
-            text = second.message if isinstance(second, TlpipeError) else repr(second)
-            exc.add_note(f"The last embeddings could not be kept: {text}")
-        with suppress(OutputError):  # the error is being raised already
-            if not parts.names():
-                parts.remove()  # it is empty
-        if parts.kept:
-            exc.add_note(
-                f"{parts.kept:,} embeddings of this run are kept; the same command, without"
-                " --overwrite, goes on from there."
-            )
-        raise

@@ -15,7 +15,7 @@ from tlpipe.stages.metrics import Metrics, MultilabelMetrics
 from tlpipe.stages.report import write_report
 from tlpipe.stages.source import Source, Survey
 from tlpipe.types import SPLIT_CHOICES, Item, ProgressCallback, Split, SplitChoice
-from tlpipe.workflows.classify import open_classifier
+from tlpipe.workflows.classifier import open_classifier
 from tlpipe.workflows.common import Surveyed, as_source, opened
 from tlpipe.workflows.run_options import RunOptions
 from tlpipe.workflows.truth import judged, truth_of

@@ -26,10 +26,10 @@ from tlpipe.stages.store import (
 )
 from tlpipe.stages.store.rows import stats_of
 from tlpipe.stages.tables import Table, TableBlock, open_table
+from tlpipe.types import FEATURE_SUFFIXES
 from tlpipe.version import __version__
 from tlpipe.workflows.backbones import find_backbone
 from tlpipe.workflows.common import PRECISION, now
-from tlpipe.workflows.embed import FEATURE_SUFFIXES
 from tlpipe.workflows.note import Note, read_note
 from tlpipe.workflows.pixels import decoder_of
 

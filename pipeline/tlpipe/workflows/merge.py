@@ -27,7 +27,7 @@ from tlpipe.stages.store import (
     Rows,
     feature_writer,
 )
-from tlpipe.workflows.embed import FEATURE_SUFFIXES
+from tlpipe.types import FEATURE_SUFFIXES
 from tlpipe.workflows.staleness import differences
 
 if TYPE_CHECKING:

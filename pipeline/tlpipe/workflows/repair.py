@@ -7,7 +7,7 @@ from pathlib import Path
 from tlpipe.files import check_output
 from tlpipe.lock import writer_lock
 from tlpipe.stages.store import Mended, mend_file
-from tlpipe.workflows.embed import FEATURE_SUFFIXES
+from tlpipe.types import FEATURE_SUFFIXES
 
 
 def repair(path: str | Path, output: str | Path, *, overwrite: bool = False) -> Mended:

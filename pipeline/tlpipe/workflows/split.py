@@ -19,8 +19,7 @@ from tlpipe.stages.store import (
     Parts,
     feature_writer,
 )
-from tlpipe.types import Split
-from tlpipe.workflows.embed import FEATURE_SUFFIXES
+from tlpipe.types import FEATURE_SUFFIXES, Split
 from tlpipe.workflows.groups import groups_of
 from tlpipe.workflows.leaks import Shared, content_heads, content_numbers, shared_between_splits
 from tlpipe.workflows.split_options import SplitOptions
