@@ -34,7 +34,7 @@ from tlpipe.errors import (
 from tlpipe.stages.source import Source, open_source
 from tlpipe.stages.store import FeatureFile, Parts
 from tlpipe.types import Progress, Reason
-from tlpipe.workflows import embed_partition, engines
+from tlpipe.workflows import embed_partition, sent
 from tlpipe.workflows.shared_storage import SharedStorage
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'tlpipe[ray]'")
@@ -250,7 +250,7 @@ def test_storage_that_is_not_shared_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        engines.SharedStorage, "of", lambda note: SharedStorage(tmp_path / "elsewhere", b"x")
+        sent.SharedStorage, "of", lambda note: SharedStorage(tmp_path / "elsewhere", b"x")
     )
     with pytest.raises(ClusterError, match=r"does not see what the driver writes in") as caught:
         embed(source, tmp_path / "b.h5", backbone=tiny_card, options=on_ray)

@@ -35,11 +35,11 @@ class Worker:
     def __init__(self) -> None:
         self._work: Callable[[Partition], Any] | None = None
 
-    def start(self, job: Job[Any]) -> Said:
+    def start(self, job: Job[Any], cores: int) -> Said:
         """Open the network; answers with its provider and the name of the node."""
 
         def started() -> tuple[str, str]:
-            provider, self._work = job.start()
+            provider, self._work = job.start(cores)
             return provider, socket.gethostname()
 
         return _said(started)

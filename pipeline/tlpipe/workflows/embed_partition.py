@@ -7,17 +7,12 @@ after a crash goes on from it, with either engine.
 from __future__ import annotations
 
 import secrets
-import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tlpipe.card import Card
-from tlpipe.errors import ClusterError, SourceError
-from tlpipe.execution import Execution
-from tlpipe.seams import Network, Reader
-from tlpipe.stages.session import open_network
-from tlpipe.stages.source import Source
+from tlpipe.seams import Network
 from tlpipe.stages.store import (
     Contents,
     DigestIndex,
@@ -30,12 +25,11 @@ from tlpipe.stages.store import (
     feature_writer,
     part_path,
 )
-from tlpipe.types import Item, Reject, Stage, Twin
-from tlpipe.version import __version__
+from tlpipe.types import Item, Reject, Twin
 from tlpipe.workflows.earlier import Comparison, Earlier
 from tlpipe.workflows.partitions import Partition
 from tlpipe.workflows.run_options import RunOptions
-from tlpipe.workflows.shared_storage import SharedStorage
+from tlpipe.workflows.sent import SentNetwork, SentSource
 from tlpipe.workflows.update import Job, Tally, Update
 
 MOST_LOOKED_UP = 1 << 21
@@ -73,71 +67,39 @@ class EmbedJob:
 
     Attributes
     ----------
-    shared : SharedStorage
+    source : SentSource
+    network : SentNetwork
     folder : pathlib.Path
         Of the parts.
     card : Card
-    network : bytes
-        The ONNX file.
-    execution : Execution
     options : RunOptions
     header : FeatureHeader
         Of the parts, but for the provider.
-    name, paths, walked, reader
-        Of the source.
     known : tuple of pathlib.Path
         Feature files of earlier runs.
-    version : str
     """
 
-    shared: SharedStorage
+    source: SentSource
+    network: SentNetwork
     folder: Path
     card: Card
-    network: bytes = field(repr=False)
-    execution: Execution
     options: RunOptions
     header: FeatureHeader
-    name: str
-    paths: tuple[Path, ...]
-    walked: bool
-    reader: Reader
     known: tuple[Path, ...] = ()
-    version: str = __version__
 
-    def start(self) -> tuple[str, Callable[[Partition], Embedded]]:
+    def start(self, cores: int) -> tuple[str, Callable[[Partition], Embedded]]:
         """Open the network and what earlier runs left.
 
         Raises
         ------
-        ClusterError
-            This node has another version of tlpipe, or does not see the output's folder.
-        SourceError
-            It does not see the source.
+        ClusterError, SourceError
+            As from ``SentSource.check_node``.
         DeviceError, BackboneError, OptionError, FeatureFileError
         """
-        if self.version != __version__:
-            raise ClusterError(
-                f"The node {socket.gethostname()!r} has tlpipe {__version__}, not {self.version}.",
-                hint="Install the same version on all nodes.",
-            )
-        self.shared.check()
-        if self.walked and self.lost:
-            raise self.source_is_lost()
-        network = open_network(self.network, self.execution)
-        return network.provider, _Embedding(self, network)
-
-    @property
-    def lost(self) -> list[Path]:
-        """What the source consists of and this node does not see."""
-        return [path for path in self.paths if not path.exists()]
-
-    def source_is_lost(self) -> SourceError:
-        """The error to raise where something is."""
-        return SourceError(
-            f"The node {socket.gethostname()!r} does not see {str(self.lost[0])!r}, of which the"
-            f" source {self.name!r} consists.",
-            hint="Images must be on storage that all nodes share, under the same path on each.",
-        )
+        self.source.check_node()
+        network = self.network.open(cores)
+        here = replace(self.options, engine="local", address=None, threads=cores + network.lanes)
+        return network.provider, _Embedding(replace(self, options=here), network)
 
 
 class _Embedding:
@@ -146,13 +108,7 @@ class _Embedding:
     def __init__(self, job: EmbedJob, network: Network) -> None:
         self._job, self._network = job, network
         self._header = replace(job.header, provider=network.provider)
-        self._source = Source(
-            job.name,
-            lambda survey, asked: iter(()),
-            reader=job.reader,
-            paths=job.paths,
-            walked=job.walked,
-        )
+        self._source = job.source.opened()
         self._known = Known([FeatureFile(path) for path in job.known])
         self._index: DigestIndex | None = None
         if 0 < self._known.count <= MOST_LOOKED_UP:
@@ -171,7 +127,7 @@ class _Embedding:
             As from ``embed``.
         """
         job, block = self._job, partition.block
-        job.shared.check()
+        job.source.shared.check()
         found = Comparison(fresh=len(block), plan=[(block, [Run(0, len(block), None)])])
         earlier = Earlier(self._known, None, 0, self._header)
         update = _PartUpdate(
@@ -188,10 +144,11 @@ class _Embedding:
             dim = job.card.output.dim
             with feature_writer(target, self._header, dim, temporary=temporary) as writer:
                 update.write(writer)
-                self._check_rejects(update.left_out)
+                for _, reject in update.left_out:
+                    job.source.check_reject(reject)
                 if not writer.summary.count:
                     raise _NoRows
-                job.shared.check()  # another run may have begun in the meantime
+                job.source.shared.check()  # another run may have begun in the meantime
         except _NoRows:
             path = None
         finally:
@@ -200,11 +157,6 @@ class _Embedding:
         rejects = [(numbers[key], key, reject) for key, reject in update.left_out]
         count = len(block) - len(rejects)
         return Embedded(path, count, rejects, update.tally, update.watch.vanished)
-
-    def _check_rejects(self, left_out: list[tuple[str, Reject]]) -> None:
-        """See that images are not said to be missing that only this node does not see."""
-        if any(reject.stage is Stage.SOURCE for _, reject in left_out) and self._job.lost:
-            raise self._job.source_is_lost()
 
 
 class _NoRows(Exception):  # noqa: N818  (it is no error)

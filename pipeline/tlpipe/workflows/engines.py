@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from tlpipe.lock import writer_note
 from tlpipe.seams import Network
@@ -19,7 +20,7 @@ from tlpipe.workflows.earlier import continued
 from tlpipe.workflows.embed_partition import EmbedJob
 from tlpipe.workflows.precision import Arithmetic
 from tlpipe.workflows.ray_crew import ray_crew
-from tlpipe.workflows.shared_storage import SharedStorage
+from tlpipe.workflows.sent import SentNetwork, SentSource
 from tlpipe.workflows.update import Job, Update
 from tlpipe.workflows.update_on_cluster import ClusterUpdate
 
@@ -78,22 +79,15 @@ def engine(
         network = opened()
         yield Engine(network.provider, functools.partial(Update, network=network))
         return
-    execution = arithmetic.execution
-    gpu = execution.device != "cpu"
-    source = job.source
     work = EmbedJob(
-        shared=SharedStorage.of(writer_note(output.absolute())),
+        source=SentSource.of(job.source, writer_note(output)),
+        network=cast("SentNetwork", arithmetic.opened(SentNetwork.of)),
         folder=parts.folder.absolute(),
         card=job.card,
-        network=arithmetic.network_file().read_bytes(),
-        execution=execution,
-        options=replace(options, engine="local", address=None),
+        options=options,
         header=continued(header, "", job.earlier),
-        name=source.name,
-        paths=tuple(path.absolute() for path in source.paths),
-        walked=source.walked,
-        reader=source.reader,
         known=tuple(file.path.absolute() for file in job.earlier.known.files),
     )
+    gpu = arithmetic.execution.device != "cpu"
     with ray_crew(work, options.address, gpu=gpu, threads=options.threads) as crew:
         yield Engine(crew.provider, functools.partial(ClusterUpdate, crew))

@@ -52,8 +52,13 @@ class Partition:
 class Job(Protocol[A_co]):
     """What is done with partitions. It is pickled, and sent to each worker once."""
 
-    def start(self) -> tuple[str, Callable[[Partition], A_co]]:
+    def start(self, cores: int) -> tuple[str, Callable[[Partition], A_co]]:
         """Called in each worker: what runs its network (a provider's name), and what works.
+
+        Parameters
+        ----------
+        cores : int
+            How many it may use.
 
         Raises
         ------

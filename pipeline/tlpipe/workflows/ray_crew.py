@@ -254,7 +254,8 @@ class RayCrew(Generic[A]):
         places = sum(map(self._needs.places, nodes))
         while len(self._members) < places:
             actor = self._actor.remote()
-            self._members.append(_Member(actor, actor.start.remote(self._job)))
+            starting = actor.start.remote(self._job, self._needs.cpus)
+            self._members.append(_Member(actor, starting))
         for member in [m for m in self._members if m.starting is not None]:
             if len(self._members) > max(1, places):
                 self._members.remove(member)
