@@ -17,10 +17,10 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from conftest import aged, write_classes, write_image
+from conftest import Trained, aged, write_classes, write_image
 from ray_readers import DeadlyReader, SlowReader
 from stored import datasets
-from tlpipe import RunOptions, UpdateOptions, embed, split
+from tlpipe import Cached, Columns, RunOptions, UpdateOptions, classify, embed, split
 from tlpipe.card import Card
 from tlpipe.cli.main import cli
 from tlpipe.errors import (
@@ -205,7 +205,7 @@ def test_a_node_that_is_killed_costs_its_partitions(
 def large(tmp_path: Path) -> Path:
     """Images that take a while to decode, each of its own content."""
     first = tmp_path / "first.png"
-    Image.new("RGB", (1500, 1500), (20, 90, 200)).save(first)
+    Image.new("RGB", (1200, 1200), (20, 90, 200)).save(first)
     root = tmp_path / "large"
     root.mkdir()
     for number in range(160):
@@ -240,6 +240,77 @@ def test_a_driver_that_is_killed_costs_unfinished_partitions(
     assert spread.kept + spread.embedded == 160
     assert datasets(output) == datasets(local.path)
     assert left_in(tmp_path) == ["b.h5", "c.h5", "first.png", "large"]
+
+
+def test_predictions_are_those_of_a_local_run(
+    source: Path, tmp_path: Path, trained: Trained, on_ray: RunOptions
+) -> None:
+    paths = [path.relative_to(tmp_path).as_posix() for path in sorted(source.rglob("*.*"))]
+    manifest = tmp_path / "list.csv"
+    rows = [f"{path},{number}" for number, path in enumerate([*paths, paths[4], "gone.png"])]
+    manifest.write_text("\n".join(["path,label", *rows]))
+    seen: list[Progress] = []
+    for given, columns, end in (
+        (source, Columns(top_k=2), "csv"),
+        (manifest, Columns(keep=("label", "split")), "jsonl"),
+    ):
+        ours, theirs = tmp_path / f"a.{end}", tmp_path / f"b.{end}"
+        local = classify(trained.classifier, given, ours, columns=columns)
+        spread = classify(
+            trained.classifier,
+            given,
+            theirs,
+            columns=columns,
+            options=on_ray,
+            progress=seen.append,
+        )
+        assert theirs.read_bytes() == ours.read_bytes()
+        assert (spread.count, spread.rejects) == (local.count, local.rejects)
+        assert (spread.classes, spread.provider) == (local.classes, local.provider)
+        assert (seen[-1].done, seen[-1].rejects) == (local.count, local.rejects.total())
+    assert left_in(tmp_path) == ["a.csv", "a.jsonl", "b.csv", "b.jsonl", "list.csv", "photos"]
+
+
+def test_embeddings_of_a_classifier_are_those_of_a_local_run(
+    source: Path, tmp_path: Path, trained: Trained, on_ray: RunOptions
+) -> None:
+    for name, options in (("a", RunOptions()), ("b", on_ray)):
+        cached = Cached(source, tmp_path / f"{name}.h5")
+        classify(trained.classifier, cached, tmp_path / f"{name}.csv", options=options)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    assert datasets(tmp_path / "a.h5") == datasets(tmp_path / "b.h5")
+    with pytest.raises(OptionError, match="its head alone is run"):
+        classify(trained.classifier, tmp_path / "a.h5", tmp_path / "c.csv", options=on_ray)
+
+
+def test_predictions_go_on_after_kills(
+    source: Path, tmp_path: Path, trained: Trained, on_ray: RunOptions
+) -> None:
+    class StopError(Exception):
+        pass
+
+    def stop(at: Progress) -> None:
+        if at.done > 30:
+            raise StopError
+
+    ours, theirs, other = (tmp_path / f"{name}.csv" for name in "abc")
+    deadly = reading(source, DeadlyReader("green/015.png", tmp_path / "mark"))
+    with pytest.raises(StopError) as caught:
+        classify(trained.classifier, deadly, theirs, options=on_ray, progress=stop)
+    assert any("go on from there" in note or "goes on" in note for note in caught.value.__notes__)
+    shutil.copytree(tmp_path / ".b.csv.parts", tmp_path / ".c.csv.parts")
+    kept = classify(trained.classifier, source, other).kept  # with the local engine
+    result = classify(trained.classifier, deadly, theirs, options=on_ray)
+    assert result.kept == kept > 10
+    classify(trained.classifier, source, ours)
+    assert ours.read_bytes() == theirs.read_bytes() == other.read_bytes()
+    always = reading(source, DeadlyReader("red/007.png"))
+    result = classify(trained.classifier, always, theirs, options=on_ray, overwrite=True)
+    assert result.rejects["crashed"] == 1
+    before, after = ours.read_text().splitlines(), theirs.read_text().splitlines()
+    (place,) = (n for n, line in enumerate(before) if line.startswith("red/007.png"))
+    assert after[place].startswith("red/007.png,rejected")
+    assert [*before[:place], *before[place + 1 :]] == [*after[:place], *after[place + 1 :]]
 
 
 def test_storage_that_is_not_shared_is_refused(

@@ -28,10 +28,10 @@ AIM_S = 10.0
 FIRST, LEAST, MOST = 64, 16, 4096
 """Items of a partition: of the first ones, at least and at most."""
 
-MOST_PASSING = 1 << 17
-"""Items that are known already, and are listed before they are taken: about 40 MB."""
+MOST_PASSING = 1 << 16
+"""Items that are known already, and are listed before they are taken: about 80 MB at most."""
 
-MOST_DONE = 1 << 22
+MOST_DONE = 1 << 20
 """Items that are done, or under way, before an earlier one is: of these, rejects are in memory."""
 
 DEATHS, DEATHS_ALONE = 2, 3
