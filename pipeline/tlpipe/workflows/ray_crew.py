@@ -121,13 +121,17 @@ def _reach(address: str | None) -> None:
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
-    """Have signals do what they did: ray.init puts a handler of its own for SIGTERM."""
+    """Have SIGTERM do what it did: ray.init puts a handler of its own, which exits with 15."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit as exc:
+        if exc.code == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM) from exc
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 

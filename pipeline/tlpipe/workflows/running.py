@@ -92,7 +92,7 @@ def run_over(
     """
     if options.engine != "local":
         raise OptionError(
-            f"The engine {options.engine!r} is for embedding images into a feature file.",
+            f"The engine {options.engine!r} is for 'embed' and 'classify'.",
             hint="Leave --engine and --address out here.",
         )
     report = Reporter(progress, stage, total)
