@@ -137,6 +137,20 @@ def test_an_update_is_that_of_a_local_run(
     assert datasets(spread.path) == datasets(local.path)
 
 
+def test_a_source_may_be_named_from_the_driver_s_folder(
+    source: Path,
+    tmp_path: Path,
+    tiny_card: Card,
+    on_ray: RunOptions,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    local = embed("photos", "a.h5", backbone=tiny_card)
+    spread = embed("photos", "b.h5", backbone=tiny_card, options=on_ray)
+    assert datasets(spread.path) == datasets(local.path)
+    assert spread.rejects == local.rejects
+
+
 def test_a_manifest_with_a_key_twice(
     source: Path, tmp_path: Path, tiny_card: Card, on_ray: RunOptions
 ) -> None:

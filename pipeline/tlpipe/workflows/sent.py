@@ -5,6 +5,7 @@ Imports neither h5py nor a cluster library.
 
 from __future__ import annotations
 
+import os
 import socket
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -62,6 +63,8 @@ class SentSource:
         As those of ``Source``.
     shared : SharedStorage
         Where the driver's output lies.
+    folder : pathlib.Path or None
+        The driver's working folder, where the source's paths are relative to it.
     version : str
         Of the driver's tlpipe.
     """
@@ -71,6 +74,7 @@ class SentSource:
     walked: bool
     reader: Reader
     shared: SharedStorage
+    folder: Path | None = None
     version: str = __version__
 
     @classmethod
@@ -84,7 +88,8 @@ class SentSource:
         """
         paths = tuple(path.absolute() for path in source.paths)
         shared = SharedStorage.of(note.absolute())
-        return cls(source.name, paths, source.walked, source.reader, shared)
+        folder = None if list(paths) == list(source.paths) else Path.cwd()
+        return cls(source.name, paths, source.walked, source.reader, shared, folder)
 
     def opened(self) -> Source:
         """The source, which lists nothing."""
@@ -99,6 +104,8 @@ class SentSource:
     def check_node(self) -> None:
         """Refuse to work on a node that has another tlpipe, or does not see what it needs.
 
+        The process goes to the driver's folder, where the source is named from there.
+
         Raises
         ------
         ClusterError
@@ -112,8 +119,10 @@ class SentSource:
                 hint="Install the same version on all nodes.",
             )
         self.shared.check()
-        if self.walked:
+        if self.walked or self.folder is not None:
             self._check_seen()
+        if self.folder is not None:
+            os.chdir(self.folder)
 
     def check_reject(self, reject: Reject) -> None:
         """See that an image is not said to be missing that only this node does not see.
@@ -126,7 +135,7 @@ class SentSource:
             self._check_seen()
 
     def _check_seen(self) -> None:
-        for path in self.paths:
+        for path in (*self.paths, *filter(None, [self.folder])):
             if not path.exists():
                 raise SourceError(
                     f"The node {socket.gethostname()!r} does not see {str(path)!r}, of which the"
