@@ -23,6 +23,8 @@ LAYERS = [
         "last_layer",
         "lock",
         "machine",
+        "parquet_guard",
+        "parquet_pages",
         "picture",
         "precision",
         "records",
@@ -60,7 +62,12 @@ OWNERS = {
     "rich": {"cli/show.py", "cli/progress.py"},
     "click": {"cli/"},
     "filelock": {"stages/download/", "lock.py"},
-    "pyarrow": {"stages/predictions/parquet.py", "stages/tables/parquet.py"},
+    "pyarrow": {
+        "parquet_guard.py",
+        "stages/predictions/parquet.py",
+        "stages/source/parquet/",
+        "stages/tables/parquet.py",
+    },
     "ray": {"workflows/ray_crew.py"},
     "sqlite3": {"stages/store/index.py"},
 }

@@ -200,8 +200,8 @@ def test_a_manifest_of_tabs_and_quotes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,label\na,b\n", r"no column 'path' in its first line, but \['file', 'label'\]"),
-        ("", r"no column 'path' in its first line, but \[\]"),
+        ("file,label\na,b\n", r"no column 'path', but \['file', 'label'\]"),
+        ("", r"no column 'path', but \[\]"),
         ("path,path\na,b\n", "names the columns .* more than once"),
         ("label,path\nx\n", r"line 2 has only 1 values: \['x'\]"),
         ("path,label\n,x\n", "line 2 has an empty path"),

@@ -27,14 +27,24 @@ from pathlib import Path
 
 from tlpipe.errors import SourceError
 from tlpipe.files import is_dir, is_file
+from tlpipe.stages.source.archives import (
+    open_archive,
+    open_pattern,
+    open_shards,
+    refuse_compressed,
+)
 from tlpipe.stages.source.folder import open_folder
-from tlpipe.stages.source.manifest import open_manifest
+from tlpipe.stages.source.idx import idx_of_folder, is_idx_name, open_idx, open_idx_folder
+from tlpipe.stages.source.manifest import open_json_manifest, open_text_manifest
+from tlpipe.stages.source.numpy_files import open_npy, open_npz
 from tlpipe.stages.source.places import real_folders
 from tlpipe.stages.source.reading import FileReader as FileReader
+from tlpipe.stages.source.shards import is_pattern, shards_of_folder
 from tlpipe.stages.source.survey import Asked, file_stat
 from tlpipe.stages.source.survey import Source as Source
 from tlpipe.stages.source.survey import Survey as Survey
 from tlpipe.stages.source.survey import printable as printable
+from tlpipe.stages.source.table_files import find_tables
 from tlpipe.stages.source.walk import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
 from tlpipe.types import Block, Split
 
@@ -61,16 +71,37 @@ def open_source(path: str | Path, *, allow_outside: Sequence[str | Path] = ()) -
     path = Path(path)
     allowed = real_folders(allow_outside)
     if is_dir(path):
-        return open_folder(path, allowed)
+        return _folder(path, allowed)
     if is_file(path):
-        open_file = _FILES.get(path.suffix.lower())
-        return _single(path) if open_file is None else open_file(path, allowed)
+        open_file = _FILES.get(path.suffix.lower(), _other_file)
+        return open_file(path, allowed)
+    if is_pattern(str(path)):
+        return open_pattern(str(path), allowed)
     there = os.path.exists(path)  # noqa: PTH110  (Path.exists may raise)
     wrong = "is neither a folder nor a regular file" if there else "does not exist"
     raise SourceError(
         f"The source {str(path)!r} {wrong}.",
         hint="Give a folder of images, an image, or a CSV manifest.",
     )
+
+
+def _folder(path: Path, allowed: Sequence[str]) -> Source:
+    """Take a folder for what it holds: archives, arrays, tables, or images."""
+    try:
+        if shards := shards_of_folder(str(path), allowed):
+            return open_shards(str(path), shards)
+        if files := idx_of_folder(str(path)):
+            return open_idx_folder(path, files, allowed)
+    except OSError:
+        pass  # it cannot be listed: the walk over it says so
+    return _tables(path, allowed) or open_folder(path, allowed)
+
+
+def _other_file(path: Path, allowed: Sequence[str]) -> Source:
+    if is_idx_name(path.name):
+        return open_idx(path, allowed)
+    refuse_compressed(path)
+    return _single(path)
 
 
 def _single(path: Path) -> Source:
@@ -83,8 +114,31 @@ def _single(path: Path) -> Source:
     return Source(str(path), blocks, paths=[path], walked=True)
 
 
+def _tables(path: Path, allowed: Sequence[str]) -> Source | None:
+    """Take a folder's Parquet files as tables of images; None where none of them holds images."""
+    tables = find_tables(path, allowed)
+    if not tables:
+        return None
+    from tlpipe.stages.source.parquet import open_tables
+
+    return open_tables(path, tables, allowed)
+
+
+def _parquet(path: Path, allowed: Sequence[str]) -> Source:
+    from tlpipe.stages.source.parquet import open_parquet_file
+
+    return open_parquet_file(path, allowed)
+
+
 _FILES: dict[str, Callable[[Path, Sequence[str]], Source]] = {
-    ".csv": open_manifest,
-    ".tsv": open_manifest,
+    ".csv": open_text_manifest,
+    ".tsv": open_text_manifest,
+    ".jsonl": open_json_manifest,
+    ".ndjson": open_json_manifest,
+    ".parquet": _parquet,
+    ".tar": open_archive,
+    ".zip": open_archive,
+    ".npy": open_npy,
+    ".npz": open_npz,
 }
 """Kinds of files that list or hold images, by extension."""

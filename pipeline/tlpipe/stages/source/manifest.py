@@ -1,150 +1,185 @@
-"""Manifests: CSV and TSV files that list images, in an order of their own."""
+"""Manifests: tables that list images, in an order of their own."""
 
 from __future__ import annotations
 
-import csv
 import os
-import reprlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from tlpipe.errors import SourceError
-from tlpipe.files import RowLines, is_file
+from tlpipe.stages.source.json_rows import JsonRows
 from tlpipe.stages.source.places import Places, as_folder
-from tlpipe.stages.source.survey import BLOCK_ITEMS, SPLIT_NAMES, Asked, Source, Survey, file_stat
+from tlpipe.stages.source.rows import (
+    PATH_NAMES,
+    Columns,
+    RowBatch,
+    Rows,
+    brief,
+    check_text,
+    find_columns,
+)
+from tlpipe.stages.source.survey import SPLIT_NAMES, Asked, Source, Survey, file_stat
+from tlpipe.stages.source.text_rows import TextRows
 from tlpipe.types import Block, Split
 
-MANIFEST_DELIMITERS = {".csv": ",", ".tsv": "\t"}
-
-MOST_CHARACTERS = 1 << 20
-"""Of a row, which is in memory whole."""
-
-MOST_COLUMNS = 10_000
-
-_brief = reprlib.Repr()
-_brief.maxlist, _brief.maxstring = 20, 200
+OpenRows = Callable[[Path, str], Rows]
 
 
-def open_manifest(path: Path, allowed: Sequence[str]) -> Source:
-    """Take a file as a manifest. Its header is read; its rows are when it is first scanned."""
+def open_text_manifest(path: Path, allowed: Sequence[str]) -> Source:
+    """Take a CSV or TSV file as a manifest; raises as ``open_manifest``."""
+    return open_manifest(path, allowed, TextRows)
+
+
+def open_json_manifest(path: Path, allowed: Sequence[str]) -> Source:
+    """Take a JSON Lines file as a manifest; raises as ``open_manifest``."""
+    return open_manifest(path, allowed, JsonRows)
+
+
+def open_manifest(path: Path, allowed: Sequence[str], open_rows: OpenRows) -> Source:
+    """Take a file as a manifest. Its header is read; its rows are when it is first scanned.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    allowed : sequence of str
+        Real paths of folders outside the manifest's own that its paths may lead into.
+    open_rows : callable
+        Opens the file; takes it and what errors call it.
+
+    Raises
+    ------
+    SourceError
+        Its header cannot be read, or names no column of paths.
+    """
     where = f"The manifest {str(path)!r}"
-    with closing(_rows(path, where)) as rows:
-        _columns(next(rows, (1, []))[1], where, Survey(""))
+    with closing(open_rows(path, where)) as rows:
+        further = _names(rows, _columns(rows.names, where))
 
     def blocks(survey: Survey, asked: Asked) -> Iterator[Block]:
         survey.layout = "a manifest"
-        folder = as_folder(str(path.parent))
-        places = Places(folder, allowed)
-        with closing(_rows(path, where)) as rows:
-            columns = _columns(next(rows, (1, []))[1], where, survey)
-            block = Block()
-            for line, row in rows:
-                if not row or row == [""]:
-                    survey.skipped["blank line"] += 1
-                    continue
-                key, label, split = _values(row, columns, f"{where}, line {line}")
-                block.keys.append(key)
-                block.places.append(_path(key, folder, places, f"{where}, line {line}"))
-                block.labels.append(label)
-                block.splits.append(split)
-                survey.labels[split, label] += 1
-                if len(block) == BLOCK_ITEMS:
-                    yield _with_stats(block, asked.stats)
-                    block = Block()
-            if len(block):
-                yield _with_stats(block, asked.stats)
+        with closing(open_rows(path, where)) as rows:
+            columns = _columns(rows.names, where)
+            names = _names(rows, columns)
+            gone = [name for name in asked.columns if name not in names]
+            if gone:
+                raise SourceError(f"{where} has no columns {brief.repr(gone)} any more.")
+            more = [columns.more[names.index(name)] for name in asked.columns]
+            unused = [name for name in names if name not in asked.columns]
+            if unused:
+                survey.notices.append(
+                    f"Columns of the manifest that are not used: {brief.repr(unused)}."
+                )
+            lines = Manifest(where, as_folder(str(path.parent)), allowed)
+            for batch in rows.batches(columns, more, survey):
+                block = lines.block(batch)
+                survey.labels.update(zip(block.splits, block.labels, strict=True))
+                if asked.stats:
+                    block.stats.extend(map(file_stat, block.places))
+                yield block
 
-    return Source(str(path), blocks, paths=[path])
-
-
-def _too_long(where: str, line: int) -> SourceError:
-    return SourceError(
-        f"{where}, line {line}: the row has more than {MOST_CHARACTERS:,} characters.",
-        hint="A row holds a path, and maybe a label and a split.",
-    )
+    return Source(str(path), blocks, paths=[path], columns=further)
 
 
-def _rows(path: Path, where: str) -> Generator[tuple[int, list[str]]]:
-    """Number of the last line of each row, and its values; the header is the first."""
-    try:
-        # Looked at before it is opened: opening a named pipe would wait for a writer.
-        if not is_file(path):
-            raise SourceError(f"{where} is no regular file any more.")
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            lines = RowLines(stream, MOST_CHARACTERS, lambda line: _too_long(where, line))
-            rows = csv.reader(
-                lines, delimiter=MANIFEST_DELIMITERS[path.suffix.lower()], strict=True
+def _columns(names: Sequence[str], where: str) -> Columns:
+    """Understand the columns, of which one must be that of the paths."""
+    columns = find_columns(names, where)
+    if columns.path is None:
+        raise SourceError(
+            f"{where} has no column 'path', but {brief.repr(list(names))}.",
+            hint="The columns must have names: path, and optionally label and split. Instead of"
+            f" path it may be {', '.join(PATH_NAMES[1:-1])} or {PATH_NAMES[-1]}.",
+        )
+    return columns
+
+
+def _names(rows: Rows, columns: Columns) -> list[str]:
+    """Names of the further columns."""
+    return [rows.names[at].strip() for at in columns.more]
+
+
+class Manifest:
+    """Makes items of the rows of one walk over a manifest.
+
+    Parameters
+    ----------
+    where : str
+        What errors call it.
+    folder : str
+        The folder that its paths start from, with a separator at its end.
+    allowed : sequence of str
+        Real paths of other folders that they may lead into.
+    """
+
+    def __init__(self, where: str, folder: str, allowed: Sequence[str]) -> None:
+        self._where, self._folder = where, folder
+        self._places = Places(folder, allowed)
+        self._splits: dict[str, Split] = {}
+
+    def block(self, batch: RowBatch) -> Block:
+        """Items of some rows.
+
+        Raises
+        ------
+        SourceError
+            A row makes no sense; names it.
+        """
+        where = self._where
+        check_text(batch, where)
+        keys = [path.strip() for path in batch.paths]
+        if not all(keys):
+            raise SourceError(f"{where}, {batch.where(keys.index(''))} has an empty path.")
+        folder, places = self._folder, self._places
+        try:
+            found = []
+            for key in keys:
+                found.append(_path(key, folder, places))
+        except _OutsideError as exc:
+            raise SourceError(
+                f"{where}, {batch.where(len(found))}, names {brief.repr(keys[len(found)])}, which"
+                f" leads to {brief.repr(exc.real)}: outside the manifest's folder.",
+                hint="Allow the folder it lies in with --allow-outside FOLDER, or any place with"
+                " --allow-outside /.",
+            ) from None
+        return Block(
+            keys, found, batch.labels, as_splits(batch, self._splits, where), [], batch.more
+        )
+
+
+def as_splits(batch: RowBatch, known: dict[str, Split], where: str) -> list[Split]:
+    """Splits by their names; `known` holds those that were met.
+
+    Raises
+    ------
+    SourceError
+        One has another name.
+    """
+    for text in set(batch.splits) - known.keys():
+        name = text.strip().lower()
+        if name and name not in SPLIT_NAMES:
+            raise SourceError(
+                f"{where}, {batch.where(batch.splits.index(text))} has the split"
+                f" {brief.repr(name)}.",
+                hint="Use train, validation, test or nothing.",
             )
-            for row in rows:
-                if len(row) > MOST_COLUMNS:
-                    raise SourceError(
-                        f"{where}, line {rows.line_num}, has {len(row):,} columns; at most"
-                        f" {MOST_COLUMNS:,} are read.",
-                        hint="A row holds a path, and maybe a label and a split.",
-                    )
-                yield rows.line_num, row
-                lines.next_row()
-    except (OSError, UnicodeDecodeError, csv.Error) as exc:
-        raise SourceError(
-            f"{where} cannot be read: {exc}.", hint="It must be UTF-8 text with a header line."
-        ) from exc
+        known[text] = SPLIT_NAMES.get(name, Split.NONE)
+    return [known[text] for text in batch.splits]
 
 
-def _columns(header: list[str], where: str, survey: Survey) -> dict[str, int]:
-    """Position of each known column."""
-    names = [name.strip().lower() for name in header]
-    known: dict[str, int] = {
-        name: names.index(name) for name in ("path", "label", "split") if name in names
-    }
-    if "path" not in known:
-        raise SourceError(
-            f"{where} has no column 'path' in its first line, but {_brief.repr(header)}.",
-            hint="The first line must name the columns: path, and optionally label and split.",
-        )
-    twice = sorted(name for name in known if names.count(name) > 1)
-    if twice:
-        raise SourceError(f"{where} names the columns {twice} more than once.")
-    extra = [name for name in header if name.strip().lower() not in known]
-    if extra:
-        survey.notices.append(f"Columns of the manifest that are not used: {_brief.repr(extra)}.")
-    return known
+class _OutsideError(Exception):
+    """A path leads to where nothing may be read."""
+
+    def __init__(self, real: str) -> None:
+        super().__init__(real)
+        self.real = real
 
 
-def _values(row: list[str], columns: dict[str, int], where: str) -> tuple[str, str | None, Split]:
-    """Path as written, label and split of one row."""
-    if len(row) <= max(columns.values()):
-        raise SourceError(f"{where} has only {len(row)} values: {_brief.repr(row)}.")
-    values = {name: row[position].strip() for name, position in columns.items()}
-    if not values["path"]:
-        raise SourceError(f"{where} has an empty path.")
-    if any("\0" in value for value in values.values()):
-        raise SourceError(f"{where} holds a NUL character.")
-    split = values.get("split", "").lower()
-    if split and split not in SPLIT_NAMES:
-        raise SourceError(
-            f"{where} has the split {_brief.repr(split)}.",
-            hint="Use train, validation, test or nothing.",
-        )
-    return values["path"], values.get("label") or None, SPLIT_NAMES.get(split, Split.NONE)
-
-
-def _path(written: str, folder: str, places: Places, where: str) -> str:
+def _path(written: str, folder: str, places: Places) -> str:
     """Where a row's image lies: a place that may be read, even if nothing is there."""
-    path = os.path.join(folder, written)  # noqa: PTH118  (a Path for each row is slow)
-    real = places.real(path)
-    # Where links have no end, nothing can be opened: that is this row's fault, and a reject.
-    if real is None or places.hold(real):
-        return path
-    raise SourceError(
-        f"{where}, names {_brief.repr(written)}, which leads to {_brief.repr(real)}: outside the"
-        " manifest's folder.",
-        hint="Allow the folder it lies in with --allow-outside FOLDER, or any place with"
-        " --allow-outside /.",
-    )
-
-
-def _with_stats(block: Block, stats: bool) -> Block:
-    if stats:
-        block.stats.extend(map(file_stat, block.places))
-    return block
+    if os.sep == "/":  # as os.path.join does it, which takes as long as all the rest
+        path = written if written.startswith("/") else folder + written
+    else:
+        path = os.path.join(folder, written)  # noqa: PTH118
+    if (real := places.outside(path)) is not None:
+        raise _OutsideError(real)
+    return path

@@ -8,14 +8,26 @@ that links lead to, each is walked once, so that no net of links makes a walk en
 from __future__ import annotations
 
 import functools
+import itertools
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tlpipe.errors import OptionError
 from tlpipe.files import is_dir
 
 _MOST_LINKS = 100  # one behind the other; Linux follows 40, macOS 32, Windows 63
+_MOST_FOLDERS = 1 << 16  # of which something is remembered at once
+_FIRST_LISTING = 64  # paths in a folder, from which on it is listed to spare a look at each
+_ENTRIES_PER_PATH = 64  # looked at: listing an entry costs a small part of a look at a path
+
+_NO_NAMES = ("", ".", "..")
+
+_WINDOWS = os.name == "nt"
+_AS_PATH = re.compile("[/:]").search  # what makes more of a name there: a separator, a drive
+
+_is_junction: Callable[[str], bool] = getattr(os.path, "isjunction", lambda _: False)
 
 
 class Places:
@@ -36,7 +48,9 @@ class Places:
         self._within = tuple(
             as_folder(os.path.normcase(folder)) for folder in (self.root, *allowed)
         )
-        self._real_folder = functools.lru_cache(maxsize=4096)(_real)
+        self._real_folder = functools.lru_cache(maxsize=_MOST_FOLDERS)(_real)
+        self._plain: set[str] = set()  # folders that lie inside, and hold no link
+        self._met: dict[str, int] = {}  # other folders, and how many paths lay in each
 
     def real(self, path: str) -> str | None:
         """Where `path` leads, every link followed; None where links have no end.
@@ -45,7 +59,7 @@ class Places:
         """
         for _ in range(_MOST_LINKS):
             parent, name = os.path.split(path)
-            if name in ("", ".", ".."):
+            if name in _NO_NAMES:
                 return _real(path)
             folder = self._real_folder(parent)
             if folder is None:
@@ -57,6 +71,36 @@ class Places:
                 return path
             path = os.path.join(folder, target)  # noqa: PTH118
         return None
+
+    def outside(self, path: str) -> str | None:
+        """Where `path` leads, if that is outside the folders; None if it may be read.
+
+        Where links have no end nothing can be opened, and so nothing outside can be read.
+        Of many paths in one folder most are not looked at: where a folder has no link in it, no
+        name in it leads elsewhere.
+        """
+        parent, _, name = path.rpartition(os.sep)
+        if parent in self._plain and name not in _NO_NAMES and not (_WINDOWS and _AS_PATH(name)):
+            return None
+        real = self.real(path)
+        if real is not None and not self.hold(real):
+            return real
+        if parent:
+            self._meet(parent)
+        return None
+
+    def _meet(self, parent: str) -> None:
+        """Count a path in a folder, and list the folder when there are many."""
+        if len(self._met) + len(self._plain) > _MOST_FOLDERS:
+            self._met.clear()
+            self._plain.clear()
+        count = self._met[parent] = self._met.get(parent, 0) + 1
+        if count < _FIRST_LISTING or count & (count - 1):  # at powers of two
+            return
+        folder = self._real_folder(parent)
+        if folder is not None and self.hold(folder) and _has_no_link(folder, count):
+            self._plain.add(parent)
+            del self._met[parent]
 
     def hold(self, real: str) -> bool:
         """Whether a real path lies inside one of the folders."""
@@ -128,6 +172,26 @@ def _real(path: str) -> str | None:
         return os.path.realpath(path)
     except RecursionError:  # many hundred links, one behind the other: no system follows them
         return None
+
+
+def _has_no_link(folder: str, paths: int) -> bool:
+    """Whether a real folder surely holds no link; not told where that would take long.
+
+    One that does not exist holds none.
+    """
+    most = paths * _ENTRIES_PER_PATH
+    try:
+        with os.scandir(folder) as entries:
+            seen = 0
+            for entry in itertools.islice(entries, most):
+                if entry.is_symlink() or _is_junction(entry.path):
+                    return False
+                seen += 1
+            return seen < most
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
 
 
 def as_folder(path: str) -> str:

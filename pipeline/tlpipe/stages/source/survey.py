@@ -109,6 +109,8 @@ class Source:
         the same key.
     columns : sequence of str
         Names of the further columns it has.
+    text : str
+        Where it lies, as files note it; by default the absolute path of its only path, or `name`.
 
     Attributes
     ----------
@@ -124,6 +126,7 @@ class Source:
         paths: Sequence[Path] = (),
         walked: bool = False,
         columns: Sequence[str] = (),
+        text: str = "",
     ) -> None:
         self.name = name
         self.reader: Reader = FileReader() if reader is None else reader
@@ -132,11 +135,16 @@ class Source:
         self.columns = tuple(columns)
         self._list_blocks = list_blocks
         self._survey: Survey | None = None
+        self._text = text
 
     @property
     def text(self) -> str:
         """Where it lies, as files note it: an absolute path, or what the user gave."""
-        return printable(str(self.paths[0].resolve()) if len(self.paths) == 1 else self.name)
+        return (
+            printable(self._text)
+            if self._text
+            else printable(str(self.paths[0].resolve()) if len(self.paths) == 1 else self.name)
+        )
 
     def check_columns(self, columns: Sequence[str]) -> None:
         """Refuse columns that the source has not.

@@ -25,7 +25,8 @@ IMAGE_EXTENSIONS = frozenset(
         " .tif .tiff .vda .vst .webp .xbm .xpm"
     ).split()
 )
-_AS_WRITTEN = IMAGE_EXTENSIONS | {extension.upper() for extension in IMAGE_EXTENSIONS}
+AS_WRITTEN = IMAGE_EXTENSIONS | {extension.upper() for extension in IMAGE_EXTENSIONS}
+"""The same as they are mostly written: what is in it needs no other look."""
 _MOST_KINDS = 100  # of extensions that are counted each by its own name
 _GLANCE = 256  # entries looked at before a folder is read to its end
 
@@ -111,7 +112,7 @@ class Walker:
                         links.append(name)
                     elif entry.is_dir(follow_symlinks=False):
                         (links if _is_junction(entry.path) else folders).append(name)
-                    elif name[name.rfind(".") :] in _AS_WRITTEN or self._is_image(name):
+                    elif name[name.rfind(".") :] in AS_WRITTEN or self._is_image(name):
                         files.append(name)
         except OSError as exc:
             raise SourceError(
@@ -142,7 +143,7 @@ class Walker:
         try:
             with os.scandir(path) as entries:
                 return any(
-                    entry.name[entry.name.rfind(".") :] in _AS_WRITTEN
+                    entry.name[entry.name.rfind(".") :] in AS_WRITTEN
                     and entry.name[0] != "."
                     and entry.is_file(follow_symlinks=False)
                     for entry in itertools.islice(entries, _GLANCE)
@@ -152,15 +153,7 @@ class Walker:
 
     def _is_image(self, name: str) -> bool:
         """Whether a name has an image's extension; if not, it is counted."""
-        at = name.rfind(".")
-        suffix = printable(name[at:]).lower() if 0 < at < len(name) - 1 else ""
-        if suffix in IMAGE_EXTENSIONS:
-            return True
-        kind = f"not an image ({suffix or 'no extension'})"
-        if kind not in self.skipped and len(self.skipped) >= _MOST_KINDS:
-            kind = "not an image (other extensions)"
-        self.skipped[kind] += 1
-        return False
+        return is_image_name(name, self.skipped)
 
     def _place_link(
         self, path: str, prefix: str, name: str, files: list[str], folders: list[str]
@@ -178,6 +171,19 @@ class Walker:
             folders.append(name)
         else:
             self.skipped[LISTED_ANYWAY] += 1
+
+
+def is_image_name(name: str, skipped: Counter[str]) -> bool:
+    """Whether the last part of a name has an image's extension; if not, it is counted."""
+    at = name.rfind(".")
+    suffix = printable(name[at:]).lower() if 0 < at < len(name) - 1 else ""
+    if suffix in IMAGE_EXTENSIONS:
+        return True
+    kind = f"not an image ({suffix or 'no extension'})"
+    if kind not in skipped and len(skipped) >= _MOST_KINDS:
+        kind = "not an image (other extensions)"
+    skipped[kind] += 1
+    return False
 
 
 def _sorted(path: str, prefix: str, files: list[str], folders: list[str]) -> Folder:

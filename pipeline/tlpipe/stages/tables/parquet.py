@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tlpipe.errors import TableError
+from tlpipe.parquet_guard import chunks_of, first_page, open_parquet
+from tlpipe.parquet_pages import check_pages
 from tlpipe.stages.tables.block import MOST_NOTE, SPLIT_TEXTS, Table, TableBlock, TableSource
 from tlpipe.stages.tables.checks import (
     block_rows,
@@ -26,7 +28,6 @@ from tlpipe.stages.tables.checks import (
     split_numbers,
     unknown_stat,
 )
-from tlpipe.stages.tables.pages import check_pages
 from tlpipe.types import Split
 
 if TYPE_CHECKING:
@@ -35,33 +36,20 @@ if TYPE_CHECKING:
 MOST_TEXT = 16 << 10
 """Bytes of a key, label or other text: four times the longest path of Linux."""
 
-_MOST_TEXT_OF_FOOTER = 64 << 20
-_MOST_PARTS_OF_FOOTER = 4_000_000
-
-
-def _open(path: Path, texts: Sequence[str] = ()) -> Any:
-    return pq.ParquetFile(
-        path,
-        pre_buffer=False,
-        read_dictionary=[*texts],
-        thrift_string_size_limit=_MOST_TEXT_OF_FOOTER,
-        thrift_container_size_limit=_MOST_PARTS_OF_FOOTER,
-    )
-
 
 class ParquetTable(Table):
     """A Parquet file of vectors."""
 
     def __init__(self, path: Path) -> None:
         self.where = f"The table {str(path)!r}"
-        self._file = _open(path)
+        self._file = open_parquet(path)
         try:
             self._start(most_unpacked(path))
             self._check_pages(path, most_unpacked(path))
             schema = self._file.schema_arrow
             texts = [n for n in self._found.values() if _is_text(schema.field(n).type)]
             self._file.close()
-            self._file = _open(path, texts)  # one long text of many rows stays one
+            self._file = open_parquet(path, texts)  # one long text of many rows stays one
         except BaseException:
             self._file.close()
             raise
@@ -88,16 +76,9 @@ class ParquetTable(Table):
 
     def _chunks(self) -> Iterator[Any]:
         """What the file says of each stretch of each column that is read."""
-        roots = set(self._found.values())
         metadata = self._file.metadata
         for number in range(metadata.num_row_groups):
-            group = metadata.row_group(number)
-            for column in range(group.num_columns):
-                chunk = group.column(column)
-                if chunk.path_in_schema in roots or any(
-                    chunk.path_in_schema.startswith(f"{root}.") for root in roots
-                ):
-                    yield chunk
+            yield from chunks_of(metadata, number, self._found.values())
 
     def _dim(self, kind: Any) -> int:
         """D: of the type where that tells, else of how many numbers there are."""
@@ -122,10 +103,7 @@ class ParquetTable(Table):
         """See that no page unpacks to far more than the footer says."""
         with path.open("rb", buffering=0) as stream:
             for chunk in self._chunks():
-                offsets = [chunk.data_page_offset]
-                if chunk.has_dictionary_page and chunk.dictionary_page_offset:
-                    offsets.append(chunk.dictionary_page_offset)
-                most -= check_pages(stream, min(offsets), chunk.num_values, most, self.where)
+                most -= check_pages(stream, first_page(chunk), chunk.num_values, most, self.where)
 
     def blocks(self) -> Iterator[TableBlock]:
         """Rows, a block at a time."""

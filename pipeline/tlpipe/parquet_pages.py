@@ -3,6 +3,7 @@
 The footer says how large a column is when it is unpacked, and may lie. Each page says it again, in
 a header before it, and pyarrow takes as much memory as that says, and fails where the page holds
 more. So the headers are walked, which costs a read of some bytes for each page of a megabyte.
+Part of the vocabulary: two stages read Parquet files. Imports ``errors``.
 
 The headers are structs of Thrift's compact protocol (Apache Thrift, ``thrift-compact-protocol.md``;
 Apache Parquet, ``parquet.thrift``: PageHeader).
@@ -10,13 +11,15 @@ Apache Parquet, ``parquet.thrift``: PageHeader).
 
 from __future__ import annotations
 
-from typing import BinaryIO, Union
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple, Union
 
 from tlpipe.errors import TableError
 
 MOST_PAGE = 256 << 20
 """Bytes of an unpacked page. The usual ones have 1 MiB; some writers make one of each column."""
 
+_USUAL_HEADER_BYTES = 512
 _HEADER_BYTES = 64 << 10  # a header may hold statistics: the least and the greatest text
 _STOP, _TRUE, _FALSE, _BYTE, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(11)
 _DEEPEST = 8
@@ -25,8 +28,25 @@ _DEEPEST = 8
 Value = Union[int, bytes, dict[int, "Value"], None]  # noqa: UP007  (it names itself)
 
 
-def check_pages(stream: BinaryIO, start: int, values: int, most: int, where: str) -> int:
-    """Walk the pages of a stretch of a column; see that none claims too much.
+class Page(NamedTuple):
+    """What the header before a page says of it.
+
+    Attributes
+    ----------
+    values : int
+        How many it holds; 0 for a dictionary, or an index.
+    unpacked : int
+        Bytes that it unpacks to.
+    is_dictionary : bool
+    """
+
+    values: int
+    unpacked: int
+    is_dictionary: bool
+
+
+def walk_pages(stream: BinaryIO, start: int, values: int, where: str) -> Iterator[Page]:
+    """Pages of a stretch of a column.
 
     Parameters
     ----------
@@ -35,6 +55,41 @@ def check_pages(stream: BinaryIO, start: int, values: int, most: int, where: str
         Where the first page begins.
     values : int
         How many values the pages hold together, as the footer says.
+
+    Raises
+    ------
+    TableError
+        A header makes no sense, or one page claims too much.
+    ValueError
+        A header makes no sense.
+    """
+    seen = 0
+    while seen < values:
+        fields, length = _header(stream, start)
+        unpacked, packed = _size(fields.get(2)), _size(fields.get(3))
+        if min(unpacked, packed) < 0:
+            raise TableError(f"{where} is damaged: a page states no size.")
+        if unpacked > MOST_PAGE:
+            raise _too_much(where, unpacked, MOST_PAGE)
+        # Of data pages (5) and those of version 2 (8), field 1 is the number of values.
+        data = fields.get(5, fields.get(8))
+        count = 0
+        if isinstance(data, dict):
+            count = max(0, _size(data.get(1)))
+        elif 7 not in fields and 6 not in fields:  # no dictionary and no index either
+            raise TableError(f"{where} is damaged: a page is of no known kind.")
+        yield Page(count, unpacked, 7 in fields)
+        seen += count
+        start += length + packed
+
+
+def check_pages(stream: BinaryIO, start: int, values: int, most: int, where: str) -> int:
+    """Walk the pages of a stretch of a column; see that none claims too much.
+
+    Parameters
+    ----------
+    stream, start, values
+        As for ``walk_pages``.
     most : int
         Bytes that they may unpack to together.
 
@@ -45,34 +100,33 @@ def check_pages(stream: BinaryIO, start: int, values: int, most: int, where: str
 
     Raises
     ------
-    TableError
+    TableError, ValueError
     """
-    total = seen = 0
-    while seen < values:
-        stream.seek(start)
-        header = _Reader(stream.read(_HEADER_BYTES))
-        fields = header.struct(0)
-        unpacked, packed = fields.get(2, -1), fields.get(3, -1)
-        if (
-            not isinstance(unpacked, int)
-            or not isinstance(packed, int)
-            or min(unpacked, packed) < 0
-        ):
-            raise TableError(f"{where} is damaged: a page states no size.")
-        total += unpacked
-        if unpacked > MOST_PAGE or total > most:
-            raise TableError(
-                f"{where} has pages that claim to unpack to {total:,} bytes, far more than its"
-                f" file can hold (at most {min(MOST_PAGE, most):,} are believed)."
-            )
-        # Of data pages (5) and those of version 2 (8), field 1 is the number of values.
-        data = fields.get(5, fields.get(8))
-        if isinstance(data, dict):
-            seen += max(0, _size(data.get(1)))
-        elif 7 not in fields and 6 not in fields:  # no dictionary and no index either
-            raise TableError(f"{where} is damaged: a page is of no known kind.")
-        start += header.at + packed
+    total = 0
+    for page in walk_pages(stream, start, values, where):
+        total += page.unpacked
+        if total > most:
+            raise _too_much(where, total, most)
     return total
+
+
+def _too_much(where: str, claimed: int, most: int) -> TableError:
+    return TableError(
+        f"{where} has pages that claim to unpack to {claimed:,} bytes, far more than its"
+        f" file can hold (at most {most:,} are believed)."
+    )
+
+
+def _header(stream: BinaryIO, start: int) -> tuple[dict[int, Value], int]:
+    """Fields of the header at `start`, and its length."""
+    for size in (_USUAL_HEADER_BYTES, _HEADER_BYTES):
+        stream.seek(start)
+        header = _Reader(stream.read(size))
+        try:
+            return header.struct(0), header.at
+        except EOFError as exc:
+            short = exc
+    raise ValueError("a page's header ends early") from short
 
 
 def _size(value: Value) -> int:
@@ -123,7 +177,7 @@ class _Reader:
     def _bytes(self, count: int) -> bytes:
         found = self._raw[self.at : self.at + count]
         if len(found) < count:
-            raise ValueError("a page's header ends early")
+            raise EOFError("a page's header ends early")
         self.at += count
         return found
 
