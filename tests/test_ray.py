@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from conftest import Trained, aged, write_classes, write_image
-from ray_readers import DeadlyReader, SlowReader
+from ray_readers import DeadlyReader, LoudReader, SlowReader
 from stored import datasets
 from tlpipe import Cached, Columns, RunOptions, UpdateOptions, classify, embed, split
 from tlpipe.card import Card
@@ -34,7 +35,7 @@ from tlpipe.errors import (
 from tlpipe.stages.source import Source, open_source
 from tlpipe.stages.store import FeatureFile, Parts
 from tlpipe.types import Progress, Reason
-from tlpipe.workflows import embed_partition, sent
+from tlpipe.workflows import sent
 from tlpipe.workflows.shared_storage import SharedStorage
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'tlpipe[ray]'")
@@ -385,12 +386,11 @@ def test_what_workers_log_is_logged(
     on_ray: RunOptions,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    output = tmp_path / "b.h5"
-    result = embed(source, output, backbone=tiny_card, options=on_ray)
-    assert caplog.records == []
-    assert result.count == 98
-    assert embed_partition.MOST_LOOKED_UP
-    assert logging.getLogger("tlpipe").handlers == []
+    loud = reading(source, LoudReader("green/004.png"))
+    embed(loud, tmp_path / "b.h5", backbone=tiny_card, options=on_ray)
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("tlpipe.loud", logging.WARNING)
+    assert record.getMessage() == f"This is green/004.png. (on node {socket.gethostname()})"
 
 
 def test_wrong_uses_are_refused(
