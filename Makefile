@@ -21,8 +21,8 @@ BUDGET ?= 600
 RATE ?= 3e-4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check format torture fuzz bench bench-scan bench-store bench-import bench-head bench-audit bench-ray \
-	bench-claim clean
+.PHONY: help demo test lint types check format torture fuzz bench bench-scan bench-store bench-import bench-head bench-audit \
+	bench-claim bench-ray bench-sources bench-idx clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,7 +75,7 @@ bench: $(VENV)/.developer ## measure embedding against the machine's limit and p
 bench-store: $(VENV)/.developer ## measure what updating, storing and reading features cost: [FILES=60000]
 	$(BIN)/python tests/benchmarks/store_cost.py --files $(FILES)
 
-bench-scan: $(VENV)/.developer ## measure listing a source against a bare walk
+bench-scan: $(VENV)/.developer ## measure listing a folder against a bare walk, and manifests of 1,000,000 rows
 	$(BIN)/python tests/benchmarks/scan_rate.py
 
 bench-import: $(VENV)/.developer ## measure what taking an ONNX file as a backbone costs: [NETWORK=file]
@@ -94,6 +94,15 @@ bench-ray: $(VENV)/.developer ## measure a local Ray cluster against the local e
 	@test -n "$(SOURCE)" || { echo "Name a folder of images: make bench-ray SOURCE=folder" >&2; exit 2; }
 	$(BIN)/python tests/benchmarks/ray_rate.py "$(SOURCE)" --rounds $(BENCH_ROUNDS) --folder "$(BENCH)" \
 		$(if $(IMAGES),--images $(IMAGES))
+
+bench-sources: $(VENV)/.developer ## archives against the folder that was packed: SOURCE=folder [IMAGES=2000]
+	@test -n "$(SOURCE)" || { echo "Name a folder of images: make bench-sources SOURCE=folder" >&2; exit 2; }
+	$(BIN)/python tests/benchmarks/source_kinds.py "$(SOURCE)" --embeds $(BENCH_ROUNDS) \
+		$(if $(IMAGES),--images $(IMAGES))
+
+bench-idx: $(VENV)/.developer ## embed, train and test an IDX data set: SOURCE=folder [IMAGES=6000]
+	@test -n "$(SOURCE)" || { echo "Name a folder of IDX files: make bench-idx SOURCE=folder" >&2; exit 2; }
+	$(BIN)/python tests/benchmarks/idx_accuracy.py "$(SOURCE)" $(if $(IMAGES),--images $(IMAGES))
 
 bench-audit: $(VENV)/.developer ## flip labels, and count which of them audit finds: FEATURES="a.h5 b.h5"
 	@test -n "$(FEATURES)" || { echo "Name feature files: make bench-audit FEATURES=a.h5" >&2; exit 2; }

@@ -16,6 +16,7 @@ ROOT = Path(tlpipe.__file__).parent
 # A layer imports itself (but for stages and workflows, see below) and those before it.
 LAYERS = [
     {
+        "addresses",
         "errors",
         "execution",
         "files",
@@ -27,10 +28,13 @@ LAYERS = [
         "parquet_pages",
         "picture",
         "precision",
+        "quantities",
         "records",
         "seams",
         "types",
         "version",
+        "web",
+        "web_opening",
     },
     {
         "card",
@@ -57,11 +61,18 @@ OWNERS = {
     "threadpoolctl": {"stages/head/pool.py", "stages/novelty.py"},
     "onnx": {"graph/"},
     "google": {"graph/"},
-    "PIL": {"stages/decode.py", "stages/preprocess.py", "stages/digits.py", "stages/sample.py"},
+    "PIL": {
+        "stages/decode.py",
+        "stages/preprocess.py",
+        "stages/digits.py",
+        "stages/sample.py",
+        "stages/source/pictures.py",
+    },
     "cykooz_resizer": {"stages/preprocess.py"},
     "rich": {"cli/show.py", "cli/progress.py"},
     "click": {"cli/"},
     "filelock": {"stages/download/", "lock.py"},
+    "fsspec": {"stages/source/stores.py"},
     "pyarrow": {
         "parquet_guard.py",
         "stages/predictions/parquet.py",
@@ -72,7 +83,9 @@ OWNERS = {
     "sqlite3": {"stages/store/index.py"},
 }
 
-HEAVY = set("ray numpy onnx onnxruntime openvino h5py sklearn scipy PIL pyarrow rich".split())
+HEAVY = set(
+    "numpy onnx onnxruntime openvino h5py sklearn scipy PIL pyarrow rich fsspec ray".split()
+)
 
 
 def modules() -> list[Path]:
@@ -158,7 +171,8 @@ def test_help_loads_no_heavy_library() -> None:
     code = (
         "from tlpipe.cli.main import cli\n"
         "for line in ([], ['embed'], ['train-head'], ['models', 'export'], ['export'],\n"
-        "             ['import'], ['merge'], ['split'], ['audit'], ['compare'], ['doctor']):\n"
+        "             ['import'], ['merge'], ['split'], ['audit'], ['compare'], ['doctor'],\n"
+        "             ['run']):\n"
         "    try: cli([*line, '--help'])\n"
         "    except SystemExit as exit: assert exit.code == 0"
     )
@@ -167,6 +181,14 @@ def test_help_loads_no_heavy_library() -> None:
 
 def test_classify_needs_neither_scikit_learn_nor_onnx_nor_h5py() -> None:
     code = "import tlpipe\ntlpipe.classify\nimport tlpipe.cli.classify"
+    assert not loaded_by(code) & {"sklearn", "scipy", "onnx", "h5py"}
+
+
+def test_neither_does_a_job_that_classifies() -> None:
+    code = (
+        "import tlpipe, tlpipe.cli.run\nfrom tlpipe.workflows.jobs.schema import shape_of\n"
+        "tlpipe.run, tlpipe.read_job, tlpipe.dry_run, shape_of('classify'), shape_of('evaluate')"
+    )
     assert not loaded_by(code) & {"sklearn", "scipy", "onnx", "h5py"}
 
 

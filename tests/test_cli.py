@@ -350,7 +350,7 @@ def test_a_stopped_run_says_what_is_kept_and_the_next_takes_it_up(
     assert f"{kept[1]} taken over as they were" in said
     assert "none embedded" in said
     assert "5,000 embeddings" in said
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".f.h5.lock", "f.h5", "photos"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["f.h5", "photos"]
 
 
 def test_an_interruption_in_a_destructor_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:

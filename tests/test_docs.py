@@ -63,6 +63,7 @@ def test_the_commands_of_the_readme_write_what_it_says(walk: Path) -> None:
         "docs/compare.md",
         "docs/interchange.md",
         "docs/scikit-learn.md",
+        "docs/sources.md",
     ],
 )
 def test_the_code_of_the_documents_runs(

@@ -158,7 +158,7 @@ def test_sizes_that_lie(tmp_path: Path, size: bytes) -> None:
         (b"x", b"path=a/x.jpg\n"),
         (b"x", b"9 path\nx\n\n"),
         (b"x", b"18 size=123456abc\n"),
-        (b"x", b"00000000000000000 \n"),
+        (b"x", b"00000000000000000 path\n"),
         (b"L", b"a" * 5000),
     ],
 )

@@ -22,9 +22,10 @@ from typing import IO, Any, cast
 import pytest
 
 from tlpipe.errors import DownloadError, OutputError
-from tlpipe.stages.download import OFFLINE_HINT, Expected, download, fetch_file, web
+from tlpipe.stages.download import OFFLINE_HINT, Expected, download, fetch_file
 from tlpipe.types import Progress
 from tlpipe.version import __version__
+from tlpipe.web_opening import Redirects
 from web_server import Act, Handler, Server, answer, chunked, serve, serving, slow, unmeasured
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
@@ -673,7 +674,7 @@ def test_no_redirect_gives_up_https(allowed: bool) -> None:
 
     def redirected() -> Any:
         nothing = cast(IO[bytes], None)
-        return web._Redirects().redirect_request(asked, nothing, 302, "Found", HTTPMessage(), to)
+        return Redirects().redirect_request(asked, nothing, 302, "Found", HTTPMessage(), to)
 
     if allowed:
         assert redirected().full_url == to

@@ -76,7 +76,7 @@ def test_a_second_writer_is_told_who_the_first_is(
     assert said.startswith(f"Another process is writing {str(output)!r}: process {process.pid} ")
     assert f"of user {getpass.getuser()!r} on {socket.gethostname()!r}, since 20" in said
     embed(source, output, backbone=tiny_card)  # the lock went with the process that was killed
-    assert names(tmp_path) == [".f.h5.lock", "f.h5", "photos"]
+    assert names(tmp_path) == ["f.h5", "photos"]
 
 
 def test_the_command_says_it_and_fails(tmp_path: Path, tiny_card_path: Path) -> None:
@@ -184,7 +184,36 @@ def test_the_lock_is_freed_by_kill_9(tmp_path: Path) -> None:
             note = json.loads((tmp_path / ".f.h5.lock.json").read_text())
             assert note["pid"] == os.getpid()
         assert time.monotonic() - begun < 5
-    assert names(tmp_path) == [".f.h5.lock"]
+    assert names(tmp_path) == []
+
+
+COUNT = """
+import sys, time
+from pathlib import Path
+from tlpipe.errors import LockedError
+from tlpipe.lock import writer_lock
+
+path, done = Path(sys.argv[1]), 0
+while done < 100:
+    try:
+        with writer_lock(path):
+            count = int(path.read_text())
+            time.sleep(0.0002)
+            path.write_text(str(count + 1))
+            done += 1
+    except LockedError:
+        pass
+"""
+
+
+def test_one_at_a_time_though_the_lock_file_comes_and_goes(tmp_path: Path) -> None:
+    path = tmp_path / "count"
+    path.write_text("0")
+    command = [sys.executable, "-c", COUNT, str(path)]
+    processes = [subprocess.Popen(command) for _ in range(4)]
+    assert [process.wait(60) for process in processes] == [0] * 4
+    assert path.read_text() == "400"
+    assert names(tmp_path) == ["count"]
 
 
 def test_a_lock_file_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +241,7 @@ def test_an_error_inside_frees_the_lock(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt), writer_lock(path):
             raise KeyboardInterrupt
-    assert names(tmp_path) == [".f.h5.lock"]
+    assert names(tmp_path) == []
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder in which nothing can be made")

@@ -23,6 +23,7 @@ class Server(ThreadingHTTPServer):
         self.etag = '"v1"'
         self.ranges = True
         self.acts: deque[Act] = deque()
+        self.paths: dict[str, Act] = {}  # what answers at a path, when no other act is due
         self.log: list[dict[str, str]] = []  # the headers of each request, and its path as "path"
         self.go_on = threading.Event()  # what a stalled answer waits for
         super().__init__(("127.0.0.1", 0), Handler)
@@ -44,7 +45,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.log.append({**dict(self.headers.items()), "path": self.path})
-        act = self.server.acts.popleft() if self.server.acts else serve()
+        own = self.server.paths.get(self.path, serve())
+        act = self.server.acts.popleft() if self.server.acts else own
         act(self, self.server)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (its name)
@@ -136,6 +138,19 @@ def chunked(body: bytes, *, end: bool = True) -> Act:
             handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
         if end:
             handler.wfile.write(b"0\r\n\r\n")
+
+    return act
+
+
+def drip(body: bytes, every_s: float) -> Act:
+    """A byte every so often, and of the head as well: no single wait is long."""
+
+    def act(handler: Handler, server: Server) -> None:
+        head = b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+        for byte in head + body:
+            handler.wfile.write(bytes([byte]))
+            if server.go_on.wait(every_s):
+                return
 
     return act
 

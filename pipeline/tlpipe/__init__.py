@@ -51,6 +51,12 @@ if TYPE_CHECKING:
     from tlpipe.workflows.import_features import import_features as import_features
     from tlpipe.workflows.inspect import Inspection as Inspection
     from tlpipe.workflows.inspect import inspect as inspect
+    from tlpipe.workflows.jobs.estimate import Estimate as Estimate
+    from tlpipe.workflows.jobs.estimate import dry_run as dry_run
+    from tlpipe.workflows.jobs.job import Job as Job
+    from tlpipe.workflows.jobs.reading import read_job as read_job
+    from tlpipe.workflows.jobs.running import JobResult as JobResult
+    from tlpipe.workflows.jobs.running import run as run
     from tlpipe.workflows.merge import MergeResult as MergeResult
     from tlpipe.workflows.merge import merge as merge
     from tlpipe.workflows.models import export_backbone as export_backbone
@@ -92,10 +98,13 @@ _HOMES = {
     "CompareResult": "workflows.comparison",
     "Diagnosis": "workflows.doctor",
     "EmbedResult": "workflows.embed_result",
+    "Estimate": "workflows.jobs.estimate",
     "EvaluateResult": "workflows.evaluate",
     "ExportResult": "workflows.export_features",
     "ImportResult": "workflows.import_features",
     "Inspection": "workflows.inspect",
+    "Job": "workflows.jobs.job",
+    "JobResult": "workflows.jobs.running",
     "MergeResult": "workflows.merge",
     "Progress": "types",
     "RunOptions": "workflows.run_options",
@@ -116,6 +125,7 @@ _HOMES = {
     "classify": "workflows.classify",
     "compare": "workflows.compare",
     "doctor": "workflows.doctor",
+    "dry_run": "workflows.jobs.estimate",
     "embed": "workflows.embed",
     "evaluate": "workflows.evaluate",
     "export_backbone": "workflows.models",
@@ -124,7 +134,9 @@ _HOMES = {
     "import_features": "workflows.import_features",
     "inspect": "workflows.inspect",
     "merge": "workflows.merge",
+    "read_job": "workflows.jobs.reading",
     "repair": "workflows.repair",
+    "run": "workflows.jobs.running",
     "source": "stages.source:open_source",
     "split": "workflows.split",
     "train": "workflows.train",

@@ -25,12 +25,15 @@ that fits, so that code which does not know tlpipe can still catch it::
     ├── UnknownFileError       (ValueError)    a file is none that tlpipe writes or reads
     ├── TableError             (ValueError)    a table of vectors cannot be read
     ├── ExportError            (RuntimeError)  the written classifier disagrees with its head
+    ├── JobError               (ValueError)    a job file has mistakes
     └── OutputError            (OSError)       an output cannot be written
 
 Foreign exceptions are wrapped once, where their library is owned, with ``from``.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class TlpipeError(Exception):
@@ -149,6 +152,29 @@ class TableError(TlpipeError, ValueError):
 
 class ExportError(TlpipeError, RuntimeError):
     """A classifier that was about to be written disagrees with the head it was made from."""
+
+
+class JobError(TlpipeError, ValueError):
+    """A job file cannot be run: all that is wrong with it, and nothing was done.
+
+    Parameters
+    ----------
+    where : str
+        What the message calls the job file.
+    mistakes : sequence of str
+        Each in one line.
+
+    Attributes
+    ----------
+    mistakes : list of str
+    """
+
+    def __init__(self, where: str, mistakes: Sequence[str]) -> None:
+        self.mistakes = list(mistakes)
+        count = len(self.mistakes)
+        many = "one mistake" if count == 1 else f"{count} mistakes"
+        lines = "".join(f"\n  {line}" for line in self.mistakes)
+        super().__init__(f"The job {where} has {many}; nothing was done.{lines}")
 
 
 class OutputError(TlpipeError, OSError):

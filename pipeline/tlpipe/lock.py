@@ -16,6 +16,7 @@ import os
 import secrets
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from tlpipe.errors import LockedError, OutputError
 _log = logging.getLogger(__name__)
 
 _LOCKS = (".lock", ".lock.owner")
+
+_TRIES, _PAUSE_S = 20, 0.005  # where a lock was freed while it was tried
 
 _NO_LOCKS_HERE = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 """What file systems without locks answer to ``flock``."""
@@ -50,10 +53,8 @@ def writer_lock(path: Path) -> Iterator[None]:
     target = Path(os.path.realpath(path))
     note = writer_note(target)
     try:
-        held = _acquire(target)
+        held = _acquired(target)
     except filelock.Timeout as exc:
-        if not any(os.path.lexists(target.with_name(f".{target.name}{end}")) for end in _LOCKS):
-            raise _refused(path, "no file can be made there") from exc
         raise LockedError(
             f"Another process is writing {str(path)!r}: {_holder(note)}.",
             hint="Wait until it has ended, or choose another --output.",
@@ -68,6 +69,7 @@ def writer_lock(path: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):  # it says nothing without the lock
             note.unlink()
         with contextlib.suppress(OSError):  # the system frees it with the process at the latest
+            _tidy(held)
             held.release()
 
 
@@ -77,11 +79,46 @@ def writer_note(path: Path) -> Path:
     return target.with_name(f".{target.name}.lock.json")
 
 
+def _tidy(held: filelock.BaseFileLock) -> None:
+    """Remove the file of a lock that is held.
+
+    Whoever waits for it finds that the file it has locked then has no name any more, and begins
+    anew (filelock checks that). Windows removes it by itself.
+    """
+    if isinstance(held, filelock.UnixFileLock):
+        Path(held.lock_file).unlink(missing_ok=True)
+
+
 def _refused(path: Path, why: str) -> OutputError:
     return OutputError(
         f"The lock of {str(path)!r} cannot be taken: {why}.",
         hint="The folder of the output must be writable.",
     )
+
+
+def _is_there(target: Path) -> bool:
+    """Whether there is a lock of a file, held or not."""
+    return any(os.path.lexists(target.with_name(f".{target.name}{end}")) for end in _LOCKS)
+
+
+def _acquired(target: Path) -> filelock.BaseFileLock:
+    """The lock; tried again where it was freed, and its file removed, while it was tried.
+
+    Raises
+    ------
+    filelock.Timeout
+        Another process holds it.
+    OSError
+        The system refuses.
+    """
+    for _ in range(_TRIES):
+        try:
+            return _acquire(target)
+        except filelock.Timeout:
+            if _is_there(target):
+                raise
+        time.sleep(_PAUSE_S)
+    raise OSError("no file can be made there")
 
 
 def _acquire(target: Path) -> filelock.BaseFileLock:

@@ -22,7 +22,9 @@ class Reader(Protocol):
     def read(self, place: Any, /) -> tuple[bytes, FileStat] | Reject:
         """Content of an image file, with its size and time of change; or why there is none.
 
-        Nothing is raised for what is wrong with one item.
+        Nothing is raised for what is wrong with one item. ``SourceError`` is where the source as a
+        whole went away. A reader that may wait long has a method ``interrupt()`` as well, which has
+        all reading that is under way end by raising.
         """
 
 

@@ -71,6 +71,7 @@ class Reason(enum.StrEnum):
 
     MISSING = "missing"  # there is no such file
     UNREADABLE = "unreadable"  # the file cannot be opened or read, or is not a regular file
+    UNREACHABLE = "unreachable"  # its server is away, or does not give it whole in time
     EMPTY = "empty"  # the file has no bytes
     NOT_AN_IMAGE = "not-an-image"  # the content is of no image format, whatever its name says
     TRUNCATED = "truncated"  # the image ends early

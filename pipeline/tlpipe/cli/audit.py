@@ -70,7 +70,7 @@ def audit_command(
         result = audit(features, output, seed=seed, overwrite=overwrite, progress=report, **options)
     show_audit(result, most)
     if result.path is not None:
-        say(f"Wrote {str(result.path)!r}.")
+        say(f"Wrote {str(result.path)!r}.", "result", path=result.path)
 
 
 def show_audit(result: Any, most: int) -> None:

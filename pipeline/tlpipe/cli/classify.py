@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tlpipe.cli.log import facts_of, is_json
 from tlpipe.cli.options import (
     PATH,
     TOO_MANY_REJECTS,
@@ -124,6 +125,13 @@ def classify_command(
             progress=report,
             surveyed=show_survey,
         )
+    show_classified(result)
+    if result.too_many_rejects:
+        ctx.exit(TOO_MANY_REJECTS)
+
+
+def show_classified(result: Any) -> None:
+    """What ``classify`` did."""
     rate = result.count / result.elapsed_s
     if result.kept:
         say(f"Taken over from a run that was cut short: {counted(result.kept, 'row')}.")
@@ -131,8 +139,10 @@ def classify_command(
     if result.without:
         found += (", " if found else "") + f"{counted(result.without, 'image')} without a label"
     say(
-        f"Wrote {str(output)!r}: {counted(result.count, 'row')} at {rate:,.0f} images/s on"
-        f" {result.provider}. Predicted: {found or 'nothing'}."
+        f"Wrote {str(result.path)!r}: {counted(result.count, 'row')} at {rate:,.0f} images/s on"
+        f" {result.provider}. Predicted: {found or 'nothing'}.",
+        "result",
+        **facts_of(result),
     )
     if result.unknown is not None:
         say(f"None of the classes: {counted(result.unknown, 'image')}.")
@@ -142,9 +152,9 @@ def classify_command(
         say(
             "Not one image could be read."
             if everything
-            else "These are more rejects than --max-rejects allows."
+            else "These are more rejects than --max-rejects allows.",
+            level="error",
         )
-        ctx.exit(TOO_MANY_REJECTS)
 
 
 @click.command("evaluate", cls=Sectioned)
@@ -194,12 +204,21 @@ def evaluate_command(
             progress=report,
             surveyed=show_survey,
         )
-    if output is not None:
-        say(f"Wrote {str(output)!r}.")
+    show_evaluated(result)
+    if result.too_many_rejects:
+        ctx.exit(TOO_MANY_REJECTS)
+
+
+def show_evaluated(result: Any) -> None:
+    """What ``evaluate`` found."""
+    metrics = result.metrics.to_dict()
+    judged = {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
+    said = "Judged." if result.path is None else f"Wrote {str(result.path)!r}."
+    if is_json() or result.path is not None:
+        say(said, "result", **facts_of(result), metrics=judged)
     show_rejects(result.rejects, "They were left out.")
     for notice in result.notices:
         say(notice)
     show_metrics(result.metrics, result.classes, result.judged_on)
     if result.too_many_rejects:
-        say("These are more rejects than --max-rejects allows.")
-        ctx.exit(TOO_MANY_REJECTS)
+        say("These are more rejects than --max-rejects allows.", level="error")

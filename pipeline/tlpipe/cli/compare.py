@@ -72,7 +72,7 @@ def compare_command(
         say(notice)
     _show(result)
     if output is not None:
-        say(f"Wrote {str(output)!r}.")
+        say(f"Wrote {str(output)!r}.", "result", path=output)
 
 
 def _show(result: CompareResult) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from tlpipe.cli.log import facts_of
 from tlpipe.cli.options import (
     TOO_MANY_REJECTS,
     as_run_options,
@@ -51,8 +52,10 @@ def embed_command(
     """Run the frozen backbone once over images, and store the embeddings.
 
     SOURCE is a folder with one folder per class, the same under train/, validation/ (or val/) and
-    test/, a flat folder, one image, or a CSV file with a column 'path' and optionally 'label' and
-    'split'. Its links and paths may lead outside it only where --allow-outside says so.
+    test/, a flat folder, one image, a CSV file with a column 'path' and optionally 'label' and
+    'split', a tar or zip archive of such a folder or with label files beside the images
+    (WebDataset), 'shards/{000..099}.tar', IDX files (MNIST) or a NumPy file of images. Its links
+    and paths may lead outside it only where --allow-outside says so.
 
     Where the output exists it is updated: images that are new or changed are embedded, those gone
     are dropped, labels and splits follow the source. A run that was cut short is continued.
@@ -86,7 +89,9 @@ def show_embedded(result: Any) -> None:
     if result.unchanged:
         say(
             f"{str(result.path)!r} is up to date: {result.count:,} embeddings, and no image is new,"
-            " changed or gone."
+            " changed or gone.",
+            "result",
+            **facts_of(result),
         )
     else:
         _show_written(result)
@@ -102,7 +107,7 @@ def show_embedded(result: Any) -> None:
             f" images will flatter. See them: {command}"
         )
     if result.too_many_rejects:
-        say("These are more rejects than --max-rejects allows.")
+        say("These are more rejects than --max-rejects allows.", level="error")
 
 
 def show_agreement(result: Any) -> None:
@@ -132,5 +137,7 @@ def _show_written(result: Any) -> None:
         how.append(f"{result.gone:,} dropped that are gone")
     say(
         f"Wrote {str(result.path)!r}: {result.count:,} embeddings of {result.dim:,} numbers:"
-        f" {', '.join(how)}."
+        f" {', '.join(how)}.",
+        "result",
+        **facts_of(result),
     )

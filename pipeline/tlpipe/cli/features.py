@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tlpipe.cli.log import facts_of
 from tlpipe.cli.options import (
     PATH,
     as_backbone_options,
@@ -38,7 +39,9 @@ def export_command(features: Path, output: Path, overwrite: bool) -> None:
     result = export_features(features, output, overwrite=overwrite)
     say(
         f"Wrote {str(result.path)!r}: {counted(result.count, 'embedding')} of {result.dim:,}"
-        " numbers."
+        " numbers.",
+        "result",
+        **facts_of(result),
     )
     if not result.carries:
         say("CSV does not carry which backbone made them: state it when you import the table.")
@@ -95,7 +98,9 @@ def import_command(
     say(
         f"Wrote {str(result.path)!r}: {counted(result.count, 'embedding')} of {result.dim:,}"
         f" numbers, {len(result.classes):,} classes, made by {result.backbone!r} (fingerprint"
-        f" {result.fingerprint[:12]}...)."
+        f" {result.fingerprint[:12]}...).",
+        "result",
+        **facts_of(result),
     )
     if not result.contents_known:
         say("The table has no content_sha256: equal vectors count as equal images.")
@@ -131,7 +136,9 @@ def merge_command(features: tuple[Path, ...], output: Path, overwrite: bool) -> 
     result = merge(features, output, overwrite=overwrite)
     say(
         f"Wrote {str(result.path)!r}: {counted(result.count, 'embedding')} of {result.dim:,}"
-        f" numbers, {len(result.classes):,} classes, {result.rejects:,} rejected."
+        f" numbers, {len(result.classes):,} classes, {result.rejects:,} rejected.",
+        "result",
+        **facts_of(result),
     )
     if result.repeated:
         say(f"Left out as an earlier file has it: {counted(result.repeated, 'row')}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +10,7 @@ import click
 
 from tlpipe.label_cells import DEFAULT_SEPARATOR
 from tlpipe.last_layer import CLASS_WEIGHTS, HEAD_KINDS
+from tlpipe.quantities import parsed_bytes
 from tlpipe.types import DEFAULT_SEED
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ class _Size(click.ParamType[int]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Read "4GB" as 4 * 2^30."""
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT])i?B?", str(value).strip(), re.IGNORECASE)
-        if not found:
-            return self.fail(f"{str(value)!r} is no size such as 800MB or 4GB.", param, ctx)
-        return int(float(found[1]) * 1024 ** ("KMGT".index(found[2].upper()) + 1))
+        try:
+            return parsed_bytes(str(value))
+        except ValueError as exc:
+            return self.fail(str(exc), param, ctx)
 
 
 def head_options(command: F) -> F:

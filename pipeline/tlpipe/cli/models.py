@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from tlpipe.cli.log import facts_of
 from tlpipe.cli.options import (
     PATH,
     TOO_MANY_REJECTS,
@@ -182,7 +183,7 @@ def pull_command(backbone: str, source: str | None) -> None:
 
     with progress() as report:
         path = pull_backbone(backbone, source=source, progress=report)
-    say(f"{str(path)!r} is the published file.")
+    say(f"{str(path)!r} is the published file.", "result", path=path)
 
 
 @models_group.command("add")
@@ -210,7 +211,10 @@ def add_command(network: str, name: str | None, overwrite: bool, **more: Any) ->
     card = added.card
     say(
         f"Added {card.name!r}: embeddings of {card.output.dim:,} numbers from"
-        f" {' + '.join(map(repr, card.output.tensors))}. Its card: {str(added.path)!r}."
+        f" {' + '.join(map(repr, card.output.tensors))}. Its card: {str(added.path)!r}.",
+        "result",
+        name=card.name,
+        path=added.path,
     )
 
 
@@ -230,7 +234,9 @@ def remove_command(backbone: str) -> None:
     removed = remove_backbone(backbone)
     say(
         f"Removed {counted(len(removed.files), 'file')} of {removed.name!r}:"
-        f" {removed.size_bytes / 1e6:,.1f} MB."
+        f" {removed.size_bytes / 1e6:,.1f} MB.",
+        "result",
+        **facts_of(removed),
     )
 
 
@@ -268,4 +274,5 @@ def export_command(
             raise OptionError(f"The file {str(classes)!r} cannot be read: {exc}.") from exc
     card = find_backbone(backbone, as_backbone_options(more))
     written = export_backbone(output, backbone=card, classes=names, overwrite=overwrite)
-    say(f"Wrote {str(output)!r}: {len(written):,} classes.")
+    said = f"Wrote {str(output)!r}: {len(written):,} classes."
+    say(said, "result", path=output, classes=len(written))

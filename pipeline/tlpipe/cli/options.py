@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tlpipe.execution import DEVICES, ENGINES, PRECISIONS, RUNTIMES
+from tlpipe.quantities import parsed_image_size, parsed_limit
 from tlpipe.types import DECODE_MODES, DEFAULT_BACKBONE, POOLING_CHOICES
 
 if TYPE_CHECKING:
@@ -33,18 +34,16 @@ class _Limit(click.ParamType[float]):
     name = "N|P%"
 
     def __init__(self, *, whole: bool = False) -> None:
-        self._percent = r"(\d{1,2}(\.\d+)?|100)" if whole else r"\d{1,2}(\.\d+)?"
+        self._whole = whole
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """Read "12" as the int 12 and "5%" as the float 0.05."""
-        text = str(value).strip()
-        if text.isdecimal():
-            return int(text)
-        if re.fullmatch(rf"{self._percent}%", text):
-            return float(text[:-1]) / 100
-        return self.fail(f"{text!r} is neither a number of images nor a share like 5%.", param, ctx)
+        try:
+            return parsed_limit(str(value), whole=self._whole)
+        except ValueError as exc:
+            return self.fail(str(exc), param, ctx)
 
 
 source_argument = click.argument("source")
@@ -69,10 +68,10 @@ class _ImageSize(click.ParamType[tuple[int, int]]):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, int]:
         """Read "224" as (224, 224) and "192x256" as (192, 256)."""
-        found = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", str(value).strip())
-        if found is None:
-            return self.fail(f"{value!r} is no size like 224 or 192x256.", param, ctx)
-        return int(found[1]), int(found[2] or found[1])
+        try:
+            return parsed_image_size(str(value))
+        except ValueError as exc:
+            return self.fail(str(exc), param, ctx)
 
 
 def network_options(command: F) -> F:
@@ -182,11 +181,11 @@ def run_options(command: F) -> F:
         ),
         click.option(
             "--allow-outside",
-            type=PATH,
             metavar="FOLDER",
             multiple=True,
-            help="Folder outside the source into which its links and paths may lead; / for"
-            " anywhere. May be given several times.",
+            help="Folder outside the source into which its links and paths may lead, or address"
+            " below which its addresses may lie in a private network or an object store; / for"
+            " anywhere on disk. May be given several times.",
         ),
     ):
         command = option(command)
@@ -264,10 +263,20 @@ def update_options(command: F) -> F:
     return command
 
 
+def terminal() -> bool:
+    """Whether standard input is a terminal: nobody types a list of images."""
+    return sys.stdin.isatty()
+
+
 def opened_source(source: str, more: dict[str, Any]) -> Source:
     """Open the source that a command's arguments name, and take ``--allow-outside`` out of them."""
-    from tlpipe.stages.source import open_source
+    from tlpipe.stages.source import STANDARD_INPUT, open_source
 
+    if source == STANDARD_INPUT and terminal():
+        raise click.UsageError(
+            "SOURCE is '-', standard input, which is a terminal. Send it a list of paths: find"
+            " photos -name '*.jpg' -print0 | tlpipe ... -"
+        )
     return open_source(source, allow_outside=more.pop("allow_outside"))
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from tlpipe.cli.log import emit, is_json
 from tlpipe.cli.show import say
 from tlpipe.execution import PRECISIONS
 
@@ -48,6 +49,9 @@ _UNITS = {"compare": "heads", "download": "bytes"}  # where it is not images tha
 @contextlib.contextmanager
 def progress() -> Iterator[ProgressCallback]:
     """Live progress on a terminal, a line now and then elsewhere."""
+    if is_json():
+        yield _Events()
+        return
     if not sys.stderr.isatty():
         yield _Lines()
         return
@@ -144,23 +148,65 @@ class _Live:
                 self._bar.update(task.id, total=task.completed)
 
 
-class _Lines:
-    """Writes a line every ten seconds."""
+class _Pace:
+    """When there is something to tell of a stage: every ten seconds."""
 
     def __init__(self) -> None:
         self._stage = ""
         self._start = self._last = 0.0
         self._done_at_start = 0
 
-    def __call__(self, at: Progress) -> None:
+    def due(self, at: Progress) -> bool:
+        """Whether ten seconds have passed since the last time, or since the stage began."""
         moment = time.monotonic()
         if at.stage != self._stage:
             self._stage, self._start, self._last = at.stage, moment, moment
             self._done_at_start = at.done
         if moment - self._last < _LINE_EVERY_S:
-            return
+            return False
         self._last = moment
-        rate = (at.done - self._done_at_start) / (moment - self._start)
+        return True
+
+    def rate(self, at: Progress) -> float:
+        """How many are done per second since the stage began."""
+        elapsed = time.monotonic() - self._start
+        return (at.done - self._done_at_start) / max(elapsed, 1e-9)
+
+
+class _Events:
+    """Writes an event every ten seconds, and one when all of a stage is done."""
+
+    def __init__(self) -> None:
+        self._pace = _Pace()
+
+    def __call__(self, at: Progress) -> None:
+        if not self._pace.due(at) and at.done != at.total:
+            return
+        rate = self._pace.rate(at)
+        left = None if at.total is None or rate <= 0 else (at.total - at.done) / rate
+        emit(
+            "progress",
+            stage=at.stage,
+            done=at.done,
+            total=at.total,
+            unit=_UNITS.get(at.stage, "settings" if at.total is None else "images"),
+            rejects=at.rejects,
+            rate=round(rate, 1),
+            seconds_left=None if left is None else round(left, 1),
+            busy={kind: round(share, 3) for kind, share in at.busy.items()},
+        )
+
+
+class _Lines:
+    """Writes a line every ten seconds."""
+
+    def __init__(self) -> None:
+        self._pace = _Pace()
+
+    def __call__(self, at: Progress) -> None:
+        if not self._pace.due(at):
+            return
+        rate = self._pace.rate(at)
         parts = [f"{_VERBS.get(at.stage, at.stage)}: {at.done:,}"]
         if at.stage in _UNITS:
             parts[0] += (

@@ -62,7 +62,8 @@ def _verify_features(file: Path, as_json: bool) -> bool:
     if report.whole:
         click.echo("Whole: all of it is as it was stored." if report.has_checksums else "Whole.")
         return True
-    say(f"DAMAGED: {counted(report.found, 'finding')}. 'tlpipe repair' keeps what is good.")
+    said = f"DAMAGED: {counted(report.found, 'finding')}. 'tlpipe repair' keeps what is good."
+    say(said, "result", level="error", findings=report.found)
     return False
 
 
@@ -91,7 +92,7 @@ def _verify_classifier(file: Path, as_json: bool) -> bool:
             f" classifier itself names, {result.file}"
         )
     if not result.frozen:
-        click.echo("NOT FROZEN: this backbone is not the pretrained one.", err=True)
+        say("NOT FROZEN: this backbone is not the pretrained one.", "result", level="error")
         return False
     click.echo("Frozen: the backbone is the pretrained one.")
     return True

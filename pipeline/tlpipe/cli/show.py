@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from tlpipe.cli.log import Level, emit, is_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,9 +22,12 @@ if TYPE_CHECKING:
 _WIDTH_IN_A_PIPE = 200
 
 
-def say(text: str) -> None:
-    """Talk: a line on standard error."""
-    click.echo("\n".join(shown(line) for line in text.split("\n")), err=True)
+def say(text: str, event: str = "notice", *, level: Level = "info", **fields: Any) -> None:
+    """Talk: a line on standard error, or an event with these fields where JSON is written."""
+    if is_json():
+        emit(event, text.strip(), level=level, **fields)
+    else:
+        click.echo("\n".join(shown(line) for line in text.split("\n")), err=True)
 
 
 def shown(text: str) -> str:
@@ -36,10 +41,30 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else plural)
 
 
+def survey_facts(survey: Survey) -> dict[str, Any]:
+    """What a source holds, as plain values."""
+    classes: Counter[str] = Counter()
+    for (_, label), count in survey.labels.items():
+        if label is not None:
+            classes[label] += count
+    return {
+        "layout": survey.layout,
+        "count": survey.count,
+        "splits": {s.name.lower(): n for s, n in survey.by_split().items()},
+        "classes": dict(sorted(classes.items())),
+        "skipped": dict(survey.skipped),
+        "notices": list(survey.notices),
+    }
+
+
 def show_survey(survey: Survey) -> None:
     """What a source holds, before work begins."""
     from tlpipe.types import Split
 
+    if is_json():
+        found = f"Found {counted(survey.count, 'image')} in {survey.layout}."
+        say(found, "survey", **survey_facts(survey))
+        return
     say(f"Found {counted(survey.count, 'image')} in {survey.layout}.")
     splits = survey.by_split()
     if set(splits) != {Split.NONE}:
@@ -64,7 +89,8 @@ def show_rejects(rejects: Counter[str], where: str) -> None:
     """How many items were left out and why; nothing where there are none."""
     if rejects:
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in rejects.most_common())
-        say(f"Rejected {rejects.total():,}: {reasons}. {where}")
+        message = f"Rejected {rejects.total():,}: {reasons}. {where}"
+        say(message, "rejects", level="warning", rejects=dict(rejects.most_common()))
 
 
 def show_line(text: str) -> None:

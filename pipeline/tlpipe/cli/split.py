@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tlpipe.cli.log import facts_of
 from tlpipe.cli.options import PATH, overwrite_option
 from tlpipe.cli.show import counted, say, show_table
 from tlpipe.errors import OptionError
@@ -90,10 +91,11 @@ def split_command(
 def show_split(result: Any) -> None:
     """What ``split`` did."""
     if result.unchanged:
-        say(f"{str(result.path)!r} is up to date: all rows have their split.")
+        said = f"{str(result.path)!r} is up to date: all rows have their split."
     else:
         kept = f"; {result.kept:,} keep theirs" if result.kept else ""
-        say(f"Wrote {str(result.path)!r}: {result.assigned:,} rows were assigned{kept}.")
+        said = f"Wrote {str(result.path)!r}: {result.assigned:,} rows were assigned{kept}."
+    say(said, "result", **facts_of(result))
     if result.replaced:
         say("The splits that the file had, which were not of this recipe, were replaced.")
     if result.ungrouped is not None:

@@ -9,6 +9,7 @@ import click
 
 from tlpipe.cli.embed import show_embedded
 from tlpipe.cli.head_options import as_train_options, head_options
+from tlpipe.cli.log import facts_of
 from tlpipe.cli.options import (
     PATH,
     TOO_MANY_REJECTS,
@@ -153,7 +154,12 @@ def show_trained(result: Any) -> None:
     else:
         show_metrics(result.metrics, result.classes, training["judged_on"])
     beside = f"{str(result.metrics_path)!r} and {str(result.head_path)!r}"
+    metrics = {} if result.metrics is None else result.metrics.to_dict()
+    judged = {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
     say(
         f"Wrote {str(result.path)!r}, whose probabilities agree with the trained head's to"
-        f" {result.parity:.1g}, {beside}."
+        f" {result.parity:.1g}, {beside}.",
+        "result",
+        **facts_of(result),
+        metrics=judged,
     )

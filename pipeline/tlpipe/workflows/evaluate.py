@@ -36,8 +36,12 @@ class EvaluateResult:
     too_many_rejects : bool
         Whether they are more than was allowed.
     survey : Survey
+    provider : str
+        The ONNX Runtime execution provider that ran the classifier.
     notices : list of str
         What a user would want to know.
+    path : pathlib.Path or None
+        The file that the numbers were written to.
     """
 
     metrics: Metrics | MultilabelMetrics
@@ -46,7 +50,9 @@ class EvaluateResult:
     rejects: Counter[str]
     too_many_rejects: bool
     survey: Survey
+    provider: str
     notices: list[str]
+    path: Path | None = None
 
 
 def evaluate(
@@ -104,7 +110,7 @@ def evaluate(
     judge = open_classifier(classifier, options)
     source = as_source(source, surveyed)
     classes = list(judge.info.classes)
-    chosen = _choose(source, split)
+    chosen = chosen_splits(source, split)
     cells = {name for s, name in source.survey.labels if name is not None and s in chosen}
     truth, notices = truth_of(judge.info, cells, f"The source {source.name!r}")
     total = sum(
@@ -137,7 +143,9 @@ def evaluate(
         rejects=rejects,
         too_many_rejects=options.too_many(rejects.total(), total),
         survey=source.survey,
+        provider=judge.network.provider,
         notices=notices,
+        path=None if output is None else Path(output),
     )
     if output is not None:
         content = {
@@ -150,7 +158,8 @@ def evaluate(
     return result
 
 
-def _choose(source: Source, split: SplitChoice) -> set[Split]:
+def chosen_splits(source: Source, split: SplitChoice) -> set[Split]:
+    """Which images of a source judge, by their split."""
     if split == "all":
         return set(Split)
     if split != "auto":

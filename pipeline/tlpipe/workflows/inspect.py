@@ -17,6 +17,7 @@ from tlpipe.label_cells import parted
 from tlpipe.precision import Calibration, read_agreement, read_calibration
 from tlpipe.stages.report import FORMAT
 from tlpipe.types import Split
+from tlpipe.workflows.jobs.record import FORMAT as RUN_FORMAT
 
 if TYPE_CHECKING:
     from tlpipe.stages.store import FeatureHeader
@@ -65,7 +66,7 @@ def inspect(path: str | Path) -> Inspection:
         raise UnknownFileError(
             f"{str(path)!r} is no file that tlpipe knows.",
             hint="It knows feature files (.h5), classifiers and networks (.onnx), cards (.toml),"
-            " predictions (.csv, .jsonl) and reports (.metrics.json).",
+            " predictions (.csv, .jsonl), reports (.metrics.json) and records (.run.json).",
         )
     return known[suffix](path)
 
@@ -239,7 +240,11 @@ def _report(path: Path) -> Inspection:
         report = json.loads(path.read_text(encoding="utf-8"))
     except (RecursionError, ValueError) as exc:
         raise UnknownFileError(f"{str(path)!r} is no JSON text: {exc}.") from exc
-    if not isinstance(report, dict) or report.get("format") != FORMAT:
+    kind = _REPORTS.get(str(report.get("format"))) if isinstance(report, dict) else None
+    if kind is None:
         raise UnknownFileError(f"{str(path)!r} is no report of tlpipe's.")
     facts = {k: v for k, v in report.items() if k not in ("format", "format_version")}
-    return Inspection("report of a classifier", facts)
+    return Inspection(kind, facts)
+
+
+_REPORTS = {FORMAT: "report of a classifier", RUN_FORMAT: "record of a run"}

@@ -119,7 +119,15 @@ def fetching(reader: Reader) -> Callable[[Item], Fetched]:
     return fetch
 
 
+def interrupting(reader: Reader) -> Callable[[], None]:
+    """What ends the reading of items that is under way, where the reader can do that."""
+    found: Callable[[], None] = getattr(reader, "interrupt", lambda: None)
+    return found
+
+
 def loader(reader: Reader, size: tuple[int, int], spec: Preprocess, decoder: str) -> Loader:
     """What makes pixels of the items that `reader` reads; for the others see ``pixels_of``."""
     pixels = pixels_of(size, spec, decoder)
-    return Loader(fetching(reader), lambda item, raw, content: pixels(raw, content))
+    return Loader(
+        fetching(reader), lambda item, raw, content: pixels(raw, content), interrupting(reader)
+    )

@@ -35,7 +35,7 @@ class SourceWatch:
             return
         source = self._source
         gone = [_identity(path) for path in source.paths] != self._roots
-        if source.walked and not gone:  # a folder, which listed it a moment ago
+        if source.walked and source.paths and not gone:  # a folder of this machine, which listed it
             path = Path(item.place)
             gone = _identity(path.parent) is None or is_unplugged(path)
         if gone:

@@ -69,7 +69,6 @@ def train(
         As from ``embed`` and ``train_head``.
     """
     head = head or TrainOptions()
-    separator = head.separator
     output = Path(output)
     features = features_path(output)
     card = find_backbone(backbone)
@@ -78,10 +77,7 @@ def train(
     check_classifier_output(output, overwrite=overwrite, inputs=inputs)
     check_output(features, overwrite=True, inputs=inputs)
     source = as_source(source, surveyed)
-    if separator is None:
-        _check_labels(source)
-    else:
-        _check_label_sets(source, separator)
+    check_labels(source, head)
     try:
         embedded = embed(source, features, backbone=card, options=options, progress=progress)
     except StaleFeaturesError:
@@ -100,8 +96,21 @@ def train(
     return TrainRun(embedded, trained)
 
 
-def _check_labels(source: Source) -> None:
-    """Refuse a source that cannot be learned from before its images are embedded."""
+def check_labels(source: Source, head: TrainOptions) -> None:
+    """Refuse a source that cannot be learned from before its images are embedded.
+
+    Raises
+    ------
+    TrainingDataError
+    """
+    if head.separator is None:
+        _check_classes(source)
+    else:
+        _check_label_sets(source, head.separator)
+
+
+def _check_classes(source: Source) -> None:
+    """Refuse fewer than two classes."""
     classes = source.survey.classes
     if len(classes) < 2:
         found = f"only the class {classes[0]!r}" if classes else "no labels"

@@ -75,6 +75,8 @@ class TrainOptions:
         for name, share in (("false-alarms", self.false_alarms), ("coverage", self.coverage)):
             if share is not None and not 0 < share < 1:
                 raise OptionError(f"--{name} is {share}; it must lie between 0 and 1.")
+        if self.seed < 0:
+            raise OptionError(f"--seed is {self.seed}; it must be at least 0.")
         if self.threads is not None and self.threads < 1:
             raise OptionError(f"--threads is {self.threads}; it must be at least 1.")
         if self.memory_bytes is not None and self.memory_bytes < LEAST_MEMORY_BYTES:

@@ -37,7 +37,7 @@ from tlpipe.types import (
 )
 from tlpipe.workflows.earlier import Comparison, Earlier
 from tlpipe.workflows.listed import met_before, splits_of, twice_rejected
-from tlpipe.workflows.pixels import fetching, pixels_of
+from tlpipe.workflows.pixels import fetching, interrupting, pixels_of
 from tlpipe.workflows.run_options import RunOptions
 from tlpipe.workflows.running import Reporter, planned
 from tlpipe.workflows.source_watch import SourceWatch
@@ -203,7 +203,8 @@ class Update:
                 contents.settle(content.sha256, Outcome(item, reject=loaded))
             return loaded
 
-        return Loader(fetching(self._job.source.reader), prepare)
+        reader = self._job.source.reader
+        return Loader(fetching(reader), prepare, interrupting(reader))
 
     def _take(self, outcome: Outcome, writer: FeatureWriter) -> bool:
         """Write what became of an item, those that were embedded several at once.

@@ -13,8 +13,8 @@ from tlpipe.errors import DownloadError, OutputError
 from tlpipe.files import check_output, is_file, sha256_file, whole_file
 from tlpipe.stages.download.part import Expected, Part, WrongFileError, writing
 from tlpipe.stages.download.receive import Manner, receive
-from tlpipe.stages.download.web import FetchError, disguise, is_web
 from tlpipe.types import ProgressCallback
+from tlpipe.web import FetchError, disguise, is_web
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from types import TracebackType
 
 from tlpipe.errors import OutputError
 from tlpipe.files import is_file, move_whole, whole_file
-from tlpipe.stages.download.web import FetchError
+from tlpipe.web import FetchError
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tlpipe.stages.download.part import Expected, Part, WrongFileError
-from tlpipe.stages.download.web import (
+from tlpipe.types import Progress, ProgressCallback
+from tlpipe.web import (
     FetchError,
     OtherRangeError,
     RangeRefusedError,
@@ -17,7 +18,6 @@ from tlpipe.stages.download.web import (
     disguise,
     request,
 )
-from tlpipe.types import Progress, ProgressCallback
 
 _log = logging.getLogger(__name__)
 

@@ -25,7 +25,11 @@ class Loader:
     prepare : callable
         Makes of these the pixels, uint8 (H, W, 3), or the twin it takes its vector from, or a
         reject.
+    interrupt : callable
+        Called again and again while a run that is given up waits for its threads: has reading that
+        is under way end, by raising whatever it likes.
     """
 
     fetch: Callable[[Item], Fetched]
     prepare: Callable[[Item, bytes, Content], UInt8Array | Twin | Reject]
+    interrupt: Callable[[], None] = lambda: None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -41,6 +42,24 @@ class Plan:
     settle: Settle = lambda digest, result: None
     listener: Listener | None = None
     busy: Callable[[dict[str, float]], None] = lambda shares: None
+
+
+@contextlib.contextmanager
+def _interrupting(interrupt: Callable[[], None]) -> Iterator[None]:
+    """Interrupt reading until the context is left: some may begin just after the first time."""
+    left = threading.Event()
+
+    def again() -> None:
+        while not left.wait(0.05):
+            interrupt()
+
+    thread = threading.Thread(target=again, name="tlpipe-interrupt", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        left.set()
+        thread.join()
 
 
 def run(
@@ -93,5 +112,6 @@ def run(
             yield from handed(line.take())
     finally:
         worker.stop()
-        ahead.close()
-        pool.shutdown(wait=True, cancel_futures=True)
+        with _interrupting(loader.interrupt):
+            ahead.close()
+            pool.shutdown(wait=True, cancel_futures=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from tlpipe.types import Block, Reason, Reject, Stage
 MOST_KEPT = 100_000
 """Members of which a listing is kept in memory (about 30 MB); of more, archives are listed anew."""
 
-_PEEKED = 256  # members at the start, among which the first .json tells the further columns
+_PEEKED = 32  # members at the start, among which the first .json tells the further columns
 
 _COMPRESSED = (".tgz", ".tbz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
@@ -155,20 +156,26 @@ class _Listing:
         """List all once: to learn how the folders stand, and to keep the listing if it is short."""
         study = FolderStudy()
         kept = _Kept(self._stamps(), [], Survey(""))
-        ignored = Survey("")
+        ignored: Counter[str] = Counter()
         room = MOST_KEPT
+        last: str | None = None
         for number in range(len(self._shards)):
             here: list[Entry] = []
             kept.entries.append(here)
-            entries = self._entries(number, kept.survey)
-            for name, place in named(_noted(entries, here, room), ignored):
+            for entry in self._entries(number, kept.survey):
+                name, place = entry
+                if room > 0:
+                    here.append(entry)
+                    room -= 1
                 slash = name.rfind("/")
                 if not isinstance(place, Reject) and (
                     name[name.rfind(".") :] in AS_WRITTEN
-                    or is_image_name(name[slash + 1 :], ignored.skipped)
+                    or is_image_name(name[slash + 1 :], ignored)
                 ):
-                    study.add(name[:slash] if slash > 0 else "")
-            room -= len(here)
+                    folder = name[:slash] if slash > 0 else ""
+                    if folder != last:
+                        study.add(folder)
+                        last = folder
         if self._layout is None:
             self._layout = study.layout(f"The source {self._name!r}")
         self._kept = kept if room > 0 else None
@@ -180,7 +187,7 @@ class _Listing:
         where = f"The archive {path!r}"
         kind = ZipWalk if path.lower().endswith(".zip") else TarWalk
         try:
-            yield from kind(self.reader.files, number, where, survey).members()
+            yield from named(kind(self.reader.files, number, where, survey).members(), survey)
         except NotAnArchiveError as exc:
             if len(self._shards) == 1:
                 raise
@@ -198,11 +205,3 @@ class _Listing:
             f"The archive {path!r} cannot be read: {exc.strerror or exc}.",
             hint="Correct its permissions, or bring it back.",
         )
-
-
-def _noted(entries: Iterator[Entry], here: list[Entry], room: int) -> Iterator[Entry]:
-    """The same entries; the first of them are put into a list."""
-    for entry in entries:
-        if len(here) < room:
-            here.append(entry)
-        yield entry

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,11 +14,12 @@ from tlpipe.stages.source.survey import (
     OUTSIDE,
     SPLIT_NAMES,
     Asked,
+    ListBlocks,
     Source,
     Survey,
     file_stat,
 )
-from tlpipe.stages.source.walk import Folder, Walker
+from tlpipe.stages.source.walk import Folder, Walker, Walks
 from tlpipe.types import Block, Split
 
 _MOST_NAMED = 5  # of the folders without any image
@@ -27,15 +28,31 @@ _MOST_NAMED = 5  # of the folders without any image
 def open_folder(root: Path, allowed: Sequence[str]) -> Source:
     """Take a folder as classes, splits of classes or unlabelled images; nothing is walked yet."""
     start = as_folder(str(root))
+    blocks = walking(str(root), start, lambda: Walker(Places(start, allowed)))
+    return Source(str(root), blocks, paths=[root], walked=True)
+
+
+def walking(name: str, start: str, new_walker: Callable[[], Walks]) -> ListBlocks:
+    """What lists the images of a folder.
+
+    Parameters
+    ----------
+    name : str
+        The folder, as people read it.
+    start : str
+        Its path, as the walkers take it.
+    new_walker : callable
+        Makes what lists folders; one for each walk.
+    """
     known: list[dict[str, Split]] = []  # decided once, so that no later scan labels otherwise
 
     def blocks(survey: Survey, asked: Asked) -> Iterator[Block]:
         if not known:
-            known.append(_split_folders(root, Walker(Places(start, allowed)), start))
-        scan = _Scan(Walker(Places(start, allowed)), known[0], asked.stats, survey)
+            known.append(_split_folders(name, new_walker(), start))
+        scan = _Scan(new_walker(), known[0], asked.stats, survey)
         yield from scan.blocks(start)
 
-    return Source(str(root), blocks, paths=[root], walked=True)
+    return blocks
 
 
 @dataclass(slots=True)
@@ -55,7 +72,7 @@ class _Visit:
 class _Scan:
     """One walk over a source's folder, which makes blocks and fills a survey."""
 
-    walker: Walker
+    walker: Walks
     split_of: dict[str, Split]
     stats: bool
     survey: Survey
@@ -91,13 +108,13 @@ class _Scan:
         start = here.files_done
         names = here.folder.files[start : min(end, start + BLOCK_ITEMS - len(block))]
         prefix = here.folder.prefix
-        paths = here.folder.paths(names)
+        places = here.folder.places(names)
         block.keys.extend([prefix + name for name in names])
-        block.places.extend(paths)
+        block.places.extend(places)
         block.labels.extend([here.label] * len(names))
         block.splits.extend([here.split] * len(names))
         if self.stats:
-            block.stats.extend(map(file_stat, paths))
+            block.stats.extend(map(file_stat, places))
         self.survey.labels[here.split, here.label] += len(names)
         here.files_done += len(names)
         here.found = True
@@ -148,7 +165,7 @@ class _Scan:
             )
 
 
-def _split_folders(root: Path, walker: Walker, start: str) -> dict[str, Split]:
+def _split_folders(name: str, walker: Walks, start: str) -> dict[str, Split]:
     """Top-level folders that are splits; empty where the folders are classes.
 
     Folders without any image say nothing. They are looked into only where a name is a split's.
@@ -164,7 +181,7 @@ def _split_folders(root: Path, walker: Walker, start: str) -> dict[str, Split]:
         return {}  # a class may well be called "train", or "test"
     others = sorted(top - splits.keys())
     raise SourceError(
-        f"The folder {str(root)!r} holds the splits {sorted(splits)} and beside them {others}.",
+        f"The folder {name!r} holds the splits {sorted(splits)} and beside them {others}.",
         hint="Move the others away, or list the images in a CSV with path, label and split.",
     )
 

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from tlpipe.addresses import scheme_of, shown
 from tlpipe.errors import SourceError
+from tlpipe.stages.source.addressed import Address
 from tlpipe.stages.source.json_rows import JsonRows
 from tlpipe.stages.source.places import Places, as_folder
 from tlpipe.stages.source.rows import (
@@ -131,16 +133,20 @@ class Manifest:
             raise SourceError(f"{where}, {batch.where(keys.index(''))} has an empty path.")
         folder, places = self._folder, self._places
         try:
-            found = []
+            found: list[str | Address] = []
             for key in keys:
                 found.append(_path(key, folder, places))
         except _OutsideError as exc:
             raise SourceError(
-                f"{where}, {batch.where(len(found))}, names {brief.repr(keys[len(found)])}, which"
-                f" leads to {brief.repr(exc.real)}: outside the manifest's folder.",
-                hint="Allow the folder it lies in with --allow-outside FOLDER, or any place with"
-                " --allow-outside /.",
+                f"{where}, {batch.where(len(found))}, names {brief.repr(shown(keys[len(found)]))},"
+                f" which leads to {brief.repr(exc.real)}: outside the manifest's folder.",
+                hint="Allow the folder or the address it lies in with --allow-outside FOLDER, or"
+                " any place on disk with --allow-outside /.",
             ) from None
+        except SourceError as exc:
+            raise SourceError(
+                f"{where}, {batch.where(len(found))}: {exc.message}", hint=exc.hint
+            ) from exc
         return Block(
             keys, found, batch.labels, as_splits(batch, self._splits, where), [], batch.more
         )
@@ -174,8 +180,13 @@ class _OutsideError(Exception):
         self.real = real
 
 
-def _path(written: str, folder: str, places: Places) -> str:
+def _path(written: str, folder: str, places: Places) -> str | Address:
     """Where a row's image lies: a place that may be read, even if nothing is there."""
+    if "://" in written and scheme_of(written):
+        place = places.address(written)
+        if place is None:
+            raise _OutsideError(shown(written))
+        return place
     if os.sep == "/":  # as os.path.join does it, which takes as long as all the rest
         path = written if written.startswith("/") else folder + written
     else:

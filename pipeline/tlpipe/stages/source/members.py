@@ -104,13 +104,13 @@ class BlockMaker:
         self._first_unusable = ""
 
     def archive(self, entries: Iterable[Entry], prefix: str, split: Split) -> Iterator[Block]:
-        """Blocks that are full, of an archive's members.
+        """Blocks that are full, of an archive's members as ``named`` gives them.
 
         `prefix` is put before the names; `split` is that of what has none by its folder.
         """
         self._prefix, self._split = prefix, split
         survey = self._survey
-        for name, place in named(entries, survey):
+        for name, place in entries:
             slash = name.rfind("/")
             extension = name[name.rfind(".") :]
             if extension in AS_WRITTEN and name[slash + 1] != ".":

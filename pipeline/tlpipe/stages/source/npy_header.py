@@ -132,8 +132,8 @@ def _header(start: bytes, where: str) -> tuple[int, tuple[int, ...], bool, Any]:
             io.BytesIO(start[8 : begin + length]), max_header_size=_MOST_HEADER
         )
     except Exception as exc:
-        # NumPy's parser raises whatever ast and tokenize meet (ValueError, RecursionError and so
-        # on): whatever it is, it is the header's fault.
+        # NumPy's parser raises whatever ast and tokenize meet (ValueError, TokenError,
+        # RecursionError ...): whatever it is, it is the header's fault.
         raise SourceError(f"{where} has a damaged header: {str(exc)[:200]}") from exc
     if any(length < 0 for length in shape):
         raise SourceError(f"{where} states the shape {shape}.")

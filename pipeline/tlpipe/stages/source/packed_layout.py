@@ -23,13 +23,9 @@ class FolderStudy:
 
     _common: list[str] | None = None
     _next: set[str | None] = field(default_factory=set)
-    _seen: str | None = None
 
     def add(self, folder: str) -> None:
         """Take in the folder of an image, such as "cat/sub"; empty for none."""
-        if folder == self._seen:
-            return
-        self._seen = folder
         parts = folder.split("/") if folder else []
         if self._common is None:
             self._common, self._next = parts, {None}

@@ -1,8 +1,12 @@
-"""Where links and paths lead, held against the places a source may be read from.
+"""Where links, paths and addresses lead, held against the places a source may be read from.
 
 A source may come from a stranger. So every link of a folder and every path of a manifest is
 resolved and must stay inside the source, or inside a folder that the user named; and of the folders
 that links lead to, each is walked once, so that no net of links makes a walk endless.
+
+Addresses of the web that a manifest names may be read where they are public. What lies in a network
+of one's own, or in an object store, which is read with one's own rights, must be below an address
+that the user named.
 """
 
 from __future__ import annotations
@@ -14,8 +18,10 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tlpipe.addresses import is_web, lies_in, scheme_of
 from tlpipe.errors import OptionError
 from tlpipe.files import is_dir
+from tlpipe.stages.source.addressed import Address, named
 
 _MOST_LINKS = 100  # one behind the other; Linux follows 40, macOS 32, Windows 63
 _MOST_FOLDERS = 1 << 16  # of which something is remembered at once
@@ -40,14 +46,17 @@ class Places:
     root : str
         The source's own folder.
     allowed : sequence of str
-        Real paths of folders outside that may be read as well.
+        Real paths of folders outside, and addresses of folders, that may be read as well.
     """
 
     def __init__(self, root: str, allowed: Sequence[str]) -> None:
         self.root = os.path.realpath(root)
         self._within = tuple(
-            as_folder(os.path.normcase(folder)) for folder in (self.root, *allowed)
+            as_folder(os.path.normcase(folder))
+            for folder in (self.root, *allowed)
+            if not scheme_of(folder)
         )
+        self._addresses = [folder for folder in allowed if scheme_of(folder)]
         self._real_folder = functools.lru_cache(maxsize=_MOST_FOLDERS)(_real)
         self._plain: set[str] = set()  # folders that lie inside, and hold no link
         self._met: dict[str, int] = {}  # other folders, and how many paths lay in each
@@ -71,6 +80,22 @@ class Places:
                 return path
             path = os.path.join(folder, target)  # noqa: PTH118
         return None
+
+    def address(self, written: str) -> Address | str | None:
+        """Place of what is written as an address; None where it may not be read.
+
+        Raises
+        ------
+        SourceError
+            It is of no kind that is read.
+        """
+        place = named(written)
+        if isinstance(place, str):  # file://
+            real = self.real(place)
+            return place if real is None or self.hold(real) else None
+        if any(lies_in(written, folder) for folder in self._addresses):
+            return place
+        return Address(written) if is_web(written) else None
 
     def outside(self, path: str) -> str | None:
         """Where `path` leads, if that is outside the folders; None if it may be read.
@@ -150,21 +175,23 @@ class Followed:
 
 
 def real_folders(allowed: Sequence[str | Path] | str | Path) -> list[str]:
-    """Real paths of the folders that a user allows.
+    """Real paths of the folders that a user allows; addresses stay as they are.
 
     Raises
     ------
     OptionError
         One of them is no folder.
     """
-    named = [allowed] if isinstance(allowed, str | Path) else allowed
-    for folder in named:
-        if not is_dir(Path(folder)):
+    several = [allowed] if isinstance(allowed, str | Path) else allowed
+    for folder in several:
+        if not scheme_of(str(folder)) and not is_dir(Path(folder)):
             raise OptionError(
                 f"The folder {str(folder)!r}, which links and paths may lead into, does not exist.",
-                hint="Name an existing folder with --allow-outside; / allows any place.",
+                hint="Name an existing folder with --allow-outside; / allows any place on disk.",
             )
-    return [os.path.realpath(folder) for folder in named]
+    return [
+        str(folder) if scheme_of(str(folder)) else os.path.realpath(folder) for folder in several
+    ]
 
 
 def _real(path: str) -> str | None:

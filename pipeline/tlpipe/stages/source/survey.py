@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tlpipe.errors import OptionError, SourceError
 from tlpipe.seams import Reader
-from tlpipe.stages.source.reading import FileReader
+from tlpipe.stages.source.addressed import Address
+from tlpipe.stages.source.anywhere import AnyReader
 from tlpipe.types import Block, Item, Split
 
 BLOCK_ITEMS = 4096
@@ -101,7 +104,7 @@ class Source:
         As the user gave it.
     list_blocks : ListBlocks
     reader : Reader, optional
-        By default places are paths of files.
+        By default places are paths of files, or ``Address``.
     paths : sequence of pathlib.Path
         The folder, or the local files, that it consists of.
     walked : bool
@@ -129,7 +132,7 @@ class Source:
         text: str = "",
     ) -> None:
         self.name = name
-        self.reader: Reader = FileReader() if reader is None else reader
+        self.reader: Reader = AnyReader() if reader is None else reader
         self.paths = tuple(paths)
         self.walked = walked
         self.columns = tuple(columns)
@@ -145,6 +148,27 @@ class Source:
             if self._text
             else printable(str(self.paths[0].resolve()) if len(self.paths) == 1 else self.name)
         )
+
+    def copied_from(self, name: str, path: Path, place: Callable[[Any], Any]) -> Source:
+        """The source of which this one is a copy on this machine: the same items, and its name.
+
+        Parameters
+        ----------
+        name : str
+        path : pathlib.Path
+            The copy, as errors name it.
+        place : callable
+            From the place of an item to where it really lies.
+        """
+        own = self._list_blocks
+
+        def blocks(survey: Survey, asked: Asked) -> Iterator[Block]:
+            with called(name, path):
+                for block in own(survey, asked):
+                    block.places[:] = map(place, block.places)
+                    yield block
+
+        return Source(name, blocks, reader=self.reader, walked=False, columns=self.columns)
 
     def check_columns(self, columns: Sequence[str]) -> None:
         """Refuse columns that the source has not.
@@ -215,13 +239,25 @@ class Source:
         )
 
 
+@contextlib.contextmanager
+def called(name: str, path: Path) -> Iterator[None]:
+    """Call a local copy by the name of what it is a copy of, in errors."""
+    try:
+        yield
+    except SourceError as exc:
+        said = exc.message.replace(repr(str(path)), repr(name)).replace(str(path), name)
+        raise SourceError(said, hint=exc.hint) from exc
+
+
 def printable(name: str) -> str:
     r"""`name` as valid UTF-8: bytes that are none become ``\xNN``."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def file_stat(path: str) -> tuple[int, int]:
+def file_stat(path: str | Address) -> tuple[int, int]:
     """Size in bytes and modification time in ns, links followed; (-1, -1) if it cannot be told."""
+    if isinstance(path, Address):
+        return path.size_bytes, path.mtime_ns  # asking for each would cost a request
     try:
         found = os.stat(path)  # noqa: PTH116  (a Path for each file is slow)
     except (OSError, ValueError):  # missing, forbidden, endless links; it becomes a reject later

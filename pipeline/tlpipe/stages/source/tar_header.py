@@ -93,6 +93,9 @@ def _signed_checksum(block: bytes, stored: int) -> bool:
     return stored == sum(rest) + 8 * 32 - 256 * sum(byte > 127 for byte in rest)
 
 
+TELLING = re.compile(rb"path|size|sparse")
+"""What is in a pax header that matters; most hold times alone, and are not looked into further."""
+
 _PAX_LENGTH = re.compile(rb"(\d{1,7}) ")
 
 

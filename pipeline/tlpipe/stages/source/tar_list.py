@@ -21,6 +21,7 @@ from tlpipe.stages.source.tar_header import (
     PAX_GLOBAL,
     REGULAR,
     SPARSE,
+    TELLING,
     WITHOUT_CONTENT,
     ZEROS,
     BadHeaderError,
@@ -131,6 +132,8 @@ class TarWalk:
                     and header.name[-1:] != b"/"
                 ):
                     yield text_of(header.name), Stretch(self.number, at, size, self._stamp)
+                    at += size + -size % BLOCK
+                elif header.kind in PAX and not TELLING.search(self._meta_content(at, size)):
                     at += size + -size % BLOCK
                 else:
                     at = yield from self._special(header, here, at)

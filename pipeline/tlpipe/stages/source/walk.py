@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from tlpipe.errors import SourceError
 from tlpipe.files import is_utf8
@@ -45,6 +46,8 @@ class Folder:
         Names as valid UTF-8.
     raw : dict of str to str
         Names as the system has them, where they are others.
+    separator : str
+        What ends the paths of folders.
     """
 
     path: str
@@ -52,9 +55,10 @@ class Folder:
     files: list[str]
     folders: list[str]
     raw: dict[str, str]
+    separator: str = os.sep
 
-    def paths(self, names: list[str]) -> list[str]:
-        """Paths of some of its files."""
+    def places(self, names: list[str]) -> list[Any]:
+        """Places of some of its files: their paths."""
         path = self.path
         if not self.raw:
             return [path + name for name in names]
@@ -62,7 +66,21 @@ class Folder:
 
     def below(self, name: str) -> tuple[str, str]:
         """Path and prefix of one of its folders."""
-        return f"{self.path}{self.raw.get(name, name)}{os.sep}", f"{self.prefix}{name}/"
+        path = f"{self.path}{self.raw.get(name, name)}{self.separator}"
+        return path, f"{self.prefix}{name}/"
+
+
+class Walks(Protocol):
+    """Lists folders, wherever they are; see ``Walker``."""
+
+    skipped: Counter[str]
+    first_outside: str
+
+    def listing(self, path: str, prefix: str, /) -> Folder:
+        """List one folder."""
+
+    def has_image(self, path: str, prefix: str, /) -> bool:
+        """Whether there is an image in a folder or below it."""
 
 
 @dataclass

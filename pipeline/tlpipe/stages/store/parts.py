@@ -46,6 +46,8 @@ class Parts:
     ----------
     target : pathlib.Path
         The feature file.
+    most : int
+        How many stay open at once: ``open`` joins more.
 
     Attributes
     ----------
@@ -55,21 +57,19 @@ class Parts:
     kept : int
         Rows that this run has put into finished parts.
     next : int
-        Number of the next part, see ``part_path``; others may write parts from there on.
+        Number of the next part; others may write parts from there on.
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, most: int = MANY) -> None:
+        self._most = most
         self._target = real = Path(os.path.realpath(target))
         self.folder = real.with_name(f".{real.name}.parts")
         self.temporary = self.folder / "file.tmp"
         self._tmp = self.folder / "part.tmp"
         self.kept = 0
         self._rows: list[Rows] = []
-        self._bytes = 0
-        self._since = 0.0
-        self.next = 0
+        self._bytes, self.next, self._dim, self._since = 0, 0, 0, 0.0
         self._header: FeatureHeader | None = None
-        self._dim = 0
 
     @property
     def anew(self) -> bool:
@@ -123,7 +123,7 @@ class Parts:
         OutputError
             They cannot be joined.
         """
-        if len(self.names()) > MANY:
+        if len(self.names()) > self._most:
             self._join()
         return list(self._opened())
 

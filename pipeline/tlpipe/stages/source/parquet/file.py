@@ -13,6 +13,7 @@ from tlpipe.errors import SourceError, TableError, TlpipeError
 from tlpipe.parquet_guard import chunks_of, open_parquet, pages_of
 from tlpipe.parquet_pages import Page
 from tlpipe.stages.source.parquet.columns import TableColumns, understand
+from tlpipe.stages.source.parquet.stretch import rows_at_once
 from tlpipe.stages.source.rows import MOST_COLUMNS
 from tlpipe.stages.source.survey import BLOCK_ITEMS
 from tlpipe.stages.source.text_rows import check_regular
@@ -50,18 +51,12 @@ class TableFile:
     """
 
     def __init__(self, path: Path, where: str) -> None:
-        self.where = where
+        self.where, self._path = where, path
         check_regular(path, where)
         with errors(where):
-            self._stream = path.open("rb", buffering=0)
-        try:
-            found = os.fstat(self._stream.fileno())
+            found = path.stat()
             self.stat = (found.st_size, found.st_mtime_ns)
-            with errors(where):
-                self._open(path, found.st_size)
-        except BaseException:
-            self._stream.close()
-            raise
+            self._open(path, found.st_size)
 
     def _open(self, path: Path, size: int) -> None:
         with open_parquet(path) as file:
@@ -74,8 +69,12 @@ class TableFile:
                     hint="Write it with fewer.",
                 )
             self.columns: TableColumns = understand(file.schema_arrow, self.where)
-            texts = [column.path for column in map(file.schema.column, range(len(file.schema)))
-                     if column.logical_type.type == "STRING"]  # fmt: skip
+            schema = map(file.schema.column, range(len(file.schema)))
+            texts = [
+                column.path
+                for column in schema
+                if column.logical_type.type == "STRING" and column.max_repetition_level
+            ]
         groups = range(metadata.num_row_groups)
         self.rows = [metadata.row_group(number).num_rows for number in groups]
         most = _MOST_ROWS + _ROWS_PER_BYTE * size
@@ -84,7 +83,8 @@ class TableFile:
                 f"{self.where} claims to have {sum(self.rows):,} rows, in {size:,} bytes.",
                 hint=_HINT,
             )
-        # One long text of many rows stays one, where texts are read as dictionaries.
+        # Of texts in lists nobody knows how many there are in a row: those that are the same stay
+        # one, as a dictionary.
         self._file = open_parquet(path, texts, buffer_size=_BUFFER_BYTES, metadata=metadata)
 
     def batches(self, leaves: Sequence[str]) -> Iterator[tuple[int, int, Any]]:
@@ -117,9 +117,8 @@ class TableFile:
         self, group: int, rows: int, leaves: Sequence[str]
     ) -> Iterator[tuple[int, int, Any]]:
         first = 0
-        for leaf in leaves:
-            self._check_values(group, rows, leaf)
-        for batch in self.stretches(group, leaves, BLOCK_ITEMS):
+        most = min(self._rows_of(group, rows, leaf) for leaf in leaves)
+        for batch in self.stretches(group, leaves, most):
             yield group, first, batch
             first += batch.num_rows
         if first != rows:
@@ -128,11 +127,13 @@ class TableFile:
                 hint=_HINT,
             )
 
-    def _check_values(self, group: int, rows: int, leaf: str) -> None:
-        """See that a column's pages claim no more than they may hold."""
+    def _rows_of(self, group: int, rows: int, leaf: str) -> int:
+        """How many rows may be read at once; sees that pages claim no more than they may hold."""
+        most = BLOCK_ITEMS
         with errors(f"{self.where}, row group {group}"):
             for chunk in chunks_of(self._file.metadata, group, [leaf]):
-                values = sum(page.values for page in self._pages(chunk, group))
+                pages = list(self._pages(chunk, group))
+                values = sum(page.values for page in pages)
                 flat = chunk.path_in_schema in (self.columns.path, leaf)
                 if values != rows if flat else values > _MOST_VALUES:
                     raise SourceError(
@@ -140,9 +141,15 @@ class TableFile:
                         f" {leaf!r} {values:,} values.",
                         hint=_HINT,
                     )
+                most = min(most, rows_at_once(pages, most) if flat else most)
+        return most
 
     def _pages(self, chunk: Any, group: int) -> Iterator[Page]:
-        return pages_of(self._stream, chunk, f"{self.where}, row group {group}")
+        with self._path.open("rb", buffering=0) as stream:
+            found = os.fstat(stream.fileno())
+            if (found.st_size, found.st_mtime_ns) != self.stat:
+                raise SourceError(f"{self.where} changed while it was read.")
+            yield from pages_of(stream, chunk, f"{self.where}, row group {group}")
 
     def pages(self, group: int, leaf: str) -> list[Page]:
         """What the pages of one column of a row group hold; raises SourceError."""
@@ -166,7 +173,6 @@ class TableFile:
 
     def close(self) -> None:
         """Close the file."""
-        self._stream.close()
         self._file.close()
 
 

@@ -16,19 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tlpipe.errors import SourceError
-from tlpipe.parquet_pages import Page
 from tlpipe.stages.source.parquet.file import TableFile, leaf_of
+from tlpipe.stages.source.parquet.stretch import rows_at_once
 from tlpipe.stages.source.places import Places, as_folder
 from tlpipe.stages.source.reading import MAX_FILE_BYTES, FileReader, too_large
 from tlpipe.types import FileStat, Reason, Reject, Stage
 
 _STRETCH_BYTES = 4 << 20  # read at once, if images are of the usual size
-_WORST_BYTES = 64 << 20  # read at once, if those that lie together are the largest
-_KEPT_BYTES = 256 << 20  # of stretches that were not given away yet
 _MOST_ROWS = 1024
+_KEPT_BYTES = 256 << 20  # of stretches that were not given away yet
 _MOST_CURSORS = 4
 _MOST_FILES = 4
 
@@ -137,8 +134,11 @@ class TableReader:
         if stretch.left <= 0 and stretch in self._kept:
             self._drop(stretch)
         image = stretch.images[at]
-        path = None if stretch.paths is None else stretch.paths[at].as_py()
-        return (image.as_buffer() if image.is_valid else None), path, stretch.stat
+        buffer = image.as_buffer()  # None where the row has no image
+        path = None
+        if buffer is None and stretch.paths is not None:
+            path = stretch.paths[at].as_py()
+        return buffer, path, stretch.stat
 
     def _advance(self, place: Place) -> _Stretch:
         """Read on until the stretch that holds a place."""
@@ -182,7 +182,7 @@ class TableReader:
                 detail = f"The table has no images, or no row group {group}."
                 raise _RowError(Reject(Stage.SOURCE, Reason.UNREADABLE, detail))
             leaves = [leaf] if file.columns.path is None else [leaf, file.columns.path]
-            rows = rows_at_once(file.pages(group, leaf))
+            rows = rows_at_once(file.pages(group, leaf), _MOST_ROWS, _STRETCH_BYTES)
             cursor = _Cursor(number, group, 0, file.stretches(group, leaves, rows))
         self._cursors = [*self._cursors[1 - _MOST_CURSORS :], cursor]
         return cursor
@@ -257,35 +257,3 @@ class TableReader:
             )
             raise _RowError(Reject(Stage.SOURCE, Reason.UNREADABLE, detail))
         return path
-
-
-def rows_at_once(pages: Sequence[Page]) -> int:
-    """How many rows of a row group are read together.
-
-    As many as have some megabytes, on average; fewer where the pages, of which nobody knows how
-    their bytes are spread over their rows, might hold far more in so many rows.
-
-    Parameters
-    ----------
-    pages : sequence of Page
-        Those of the column of images.
-    """
-    data = [page for page in pages if page.values]
-    if not data:
-        return 1
-    values = np.array([page.values for page in data], np.int64)
-    unpacked = np.array([page.unpacked for page in data], np.int64)
-    named = sum(page.unpacked for page in pages if page.is_dictionary)
-    mean = max(1, int(unpacked.sum() + named) // int(values.sum()))
-    rows = max(1, min(_MOST_ROWS, _STRETCH_BYTES // mean))
-    if named:  # each row may be the largest image of the dictionary
-        rows = max(1, min(rows, _WORST_BYTES // named))
-    ends = np.cumsum(values)
-    sums = np.concatenate([[0], np.cumsum(unpacked)])
-    worst = max(_WORST_BYTES, 2 * int(unpacked.max()))
-    while rows > 1:
-        last = np.minimum(np.searchsorted(ends, ends - 1 + rows - 1, side="right"), len(data) - 1)
-        if int((sums[last + 1] - sums[:-1]).max()) <= worst:
-            break
-        rows //= 2
-    return rows

@@ -1,7 +1,6 @@
 """Cells of Arrow arrays as text.
 
-A file may name one long text for each of many rows: columns of text come as dictionaries, and a
-text's length is seen before it is copied.
+A file may name one long text for each of many rows: a text's length is seen before it is copied.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from tlpipe.errors import SourceError
 from tlpipe.stages.source.parquet.columns import is_list, is_text
 from tlpipe.stages.source.rows import MOST_CHARACTERS, label_cell, text_of
 
+_MOST_IN_LISTS = 256 << 20  # bytes of the labels of some rows, if each were the longest
 _MOST_COPIED = 64 << 20  # bytes of texts that are copied for each row
 
 
@@ -32,7 +32,9 @@ def texts(array: Any, where: str) -> list[str]:
         return _of_dictionary(array, where)
     if pa.types.is_null(kind):
         return [""] * len(array)
-    if not (is_text(kind) or pa.types.is_floating(kind)):
+    if is_text(kind):
+        _check_lengths(array, where)
+    elif not pa.types.is_floating(kind):
         array = array.cast(pa.string())  # numbers, dates, true and false
     return [text_of(value) for value in array.to_pylist()]
 
@@ -59,7 +61,9 @@ def labels(
     if is_text(array.type):
         return [text.strip() or None for text in texts(array, where)]
     if is_list(array.type):
-        _check_lengths(array.flatten(), where)
+        flat = array.flatten()
+        if _check_lengths(flat, where) * len(flat) > _MOST_IN_LISTS:
+            raise SourceError(f"{where}, {at(0)}, and rows behind it have too long labels.")
     numbers = is_list(array.type) and not is_text(array.type.value_type)
     known: dict[Any, str | None] = {}
     found: list[str | None] = []

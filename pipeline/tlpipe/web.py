@@ -1,7 +1,10 @@
 """Web: one HTTP request for a file or for the rest of it, and in words why it failed.
 
-Sources: RFC 9110, sections 8.8.3 (ETag), 13.1.5 (If-Range), 14.2 (Range), 14.4 (Content-Range) and
-15.5.17 (416); for the form of a Git LFS pointer, git-lfs's docs/spec.md.
+Part of the vocabulary: downloads and sources meet here. Imports ``version``, ``addresses`` and
+``web_opening``.
+
+Sources: RFC 9110, sections 8.8.3 (ETag), 10.2.3 (Retry-After), 13.1.5 (If-Range), 14.2 (Range),
+14.4 (Content-Range) and 15.5.17 (416); for the form of a Git LFS pointer, git-lfs's docs/spec.md.
 """
 
 from __future__ import annotations
@@ -14,12 +17,15 @@ import ssl
 import urllib.request
 from collections.abc import Iterator
 from email.message import Message
-from http.client import HTTPException, HTTPMessage, HTTPResponse, IncompleteRead, InvalidURL
-from typing import IO, Any, cast
+from http.client import HTTPException, HTTPResponse, IncompleteRead, InvalidURL
+from typing import cast
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
+from tlpipe.addresses import is_web as is_web
+from tlpipe.addresses import without_user
 from tlpipe.version import __version__
+from tlpipe.web_opening import Route, opener
 
 _CHUNK_BYTES = 1 << 20
 _HEAD_BYTES = 512  # enough to know a page or a pointer by
@@ -30,23 +36,33 @@ _PAGE = (b"<!doctype html", b"<html", b"<head", b"<body")
 
 
 class FetchError(Exception):
-    """Why one source did not give the file; never leaves this package.
+    """Why one address did not give the file; never leaves the stage that asked.
 
     Parameters
     ----------
     cause : str
-        A clause that can stand in brackets after the source's address.
+        A clause that can stand in brackets after the address.
     may_pass : bool
         Whether another try may succeed.
+    status : int
+        What the server answered; 0 where it is not the answer's status that is wrong.
+    retry_after : str
+        When the server wants to be asked again, as it says; empty where it does not.
     """
 
-    def __init__(self, cause: str, *, may_pass: bool = False) -> None:
+    def __init__(
+        self, cause: str, *, may_pass: bool = False, status: int = 0, retry_after: str = ""
+    ) -> None:
         super().__init__(cause)
-        self.may_pass = may_pass
+        self.may_pass, self.status, self.retry_after = may_pass, status, retry_after
 
 
 class UnreachableError(FetchError):
     """There is no way to the server: worth another try only if there was one a moment ago."""
+
+
+class UntrustedError(FetchError):
+    """The server could not show that it is the one that was asked."""
 
 
 class RangeRefusedError(FetchError):
@@ -151,7 +167,9 @@ class Reply:
 
 
 @contextlib.contextmanager
-def request(url: str, offset: int, etag: str, timeout: float) -> Iterator[Reply]:
+def request(
+    url: str, offset: int, etag: str, timeout: float, route: Route | None = None
+) -> Iterator[Reply]:
     """Ask for a file from `offset` on.
 
     Parameters
@@ -164,6 +182,8 @@ def request(url: str, offset: int, etag: str, timeout: float) -> Iterator[Reply]
         such condition.
     timeout : float
         Seconds to wait for a connection, and then for each piece.
+    route : Route, optional
+        By default a request may lead anywhere.
 
     Raises
     ------
@@ -181,8 +201,13 @@ def request(url: str, offset: int, etag: str, timeout: float) -> Iterator[Reply]
         host = urlsplit(url).hostname
         if not is_web(url) or not host:
             raise ValueError(url)
+        if route is not None:
+            route.lead(url)
+        url, credentials = without_user(url)
         asked = urllib.request.Request(url, headers=headers)
-        response = cast(HTTPResponse, _opener().open(asked, timeout=timeout))
+        if credentials:
+            asked.add_unredirected_header("Authorization", credentials)
+        response = cast(HTTPResponse, opener(route).open(asked, timeout=timeout))
     except HTTPError as exc:
         with exc:
             raise _refused(exc, offset) from None
@@ -190,48 +215,6 @@ def request(url: str, offset: int, etag: str, timeout: float) -> Iterator[Reply]
         raise _unanswered(exc, url, timeout) from exc
     with response:
         yield Reply(response, offset, timeout)
-
-
-def is_web(source: str) -> bool:
-    """Whether a text is an http or https address, by its beginning."""
-    return source.lower().startswith(("http://", "https://"))
-
-
-def _secure(url: str) -> bool:
-    return url.lower().startswith("https://")
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to http and https only, and from https to https only."""
-
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        if not is_web(newurl) or _secure(req.full_url) > _secure(newurl):
-            raise HTTPError(newurl, code, msg, headers, fp)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """An opener of urllib without its other protocols: ftp, file and data."""
-    opener = urllib.request.OpenerDirector()
-    handlers: list[Any] = [
-        urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPErrorProcessor(),
-        _Redirects(),
-    ]
-    for handler in handlers:
-        opener.add_handler(handler)
-    return opener
 
 
 def _content_range(headers: Message) -> tuple[int, int | None]:
@@ -262,7 +245,12 @@ def _refused(exc: HTTPError, offset: int) -> FetchError:
             f"{_answered(exc.code)} with a redirect that is not followed: a loop, or to something"
             " else than http or https, or from https to http"
         )
-    return FetchError(_answered(exc.code), may_pass=exc.code in _MAY_PASS)
+    return FetchError(
+        _answered(exc.code),
+        may_pass=exc.code in _MAY_PASS,
+        status=exc.code,
+        retry_after=exc.headers.get("Retry-After", ""),
+    )
 
 
 def _unanswered(exc: Exception, url: str, timeout: float) -> FetchError:
@@ -271,7 +259,7 @@ def _unanswered(exc: Exception, url: str, timeout: float) -> FetchError:
     match reason:
         case ssl.SSLCertVerificationError():  # also a ValueError
             why = getattr(reason, "verify_message", "") or reason.strerror or reason
-            return FetchError(f"its certificate was not accepted: {why}")
+            return UntrustedError(f"its certificate was not accepted: {why}")
         case socket.gaierror():
             host = urlsplit(url).hostname
             return UnreachableError(f"the name {host!r} was not found; is there a network?")
