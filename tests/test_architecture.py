@@ -79,10 +79,13 @@ OWNERS = {
         "stages/source/parquet/",
         "stages/tables/parquet.py",
     },
+    "ray": {"workflows/ray_crew.py"},
     "sqlite3": {"stages/store/index.py"},
 }
 
-HEAVY = set("numpy onnx onnxruntime openvino h5py sklearn scipy PIL pyarrow rich fsspec".split())
+HEAVY = set(
+    "numpy onnx onnxruntime openvino h5py sklearn scipy PIL pyarrow rich fsspec ray".split()
+)
 
 
 def modules() -> list[Path]:

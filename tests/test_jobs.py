@@ -142,8 +142,8 @@ precision = "${NUMBERS}"
         "[options] batch_size: The batch size is 0; it must be an int of at least 1.",
         (
             f"source: The source {str(place / 'nowhere')!r} does not exist. Give a folder of"
-            " images, an image, a manifest (.csv, .jsonl, .parquet), an archive (.tar, .zip), an IDX"
-            " file or a NumPy file."
+            " images, an image, a manifest (.csv, .jsonl, .parquet), an archive (.tar, .zip), an"
+            " IDX file or a NumPy file."
         ),
         f"classifier: The classifier {str(place / 'none.onnx')!r} does not exist.",
         (

@@ -10,6 +10,7 @@ that fits, so that code which does not know tlpipe can still catch it::
     ├── WeightsError           (ValueError)    pretrained weights are missing or not the stated ones
     ├── DownloadError          (OSError)       a file cannot be fetched from any of its addresses
     ├── DeviceError            (RuntimeError)  the device asked for cannot be used
+    ├── ClusterError           (RuntimeError)  a cluster cannot be reached, or loses work
     ├── BackboneError          (RuntimeError)  the network cannot be opened or run
     │   └── UndecidedError     (LookupError)   its last layer or embedding cannot be told
     ├── SourceError            (ValueError)    the images cannot be listed
@@ -91,6 +92,10 @@ class DownloadError(TlpipeError, OSError):
 
 class DeviceError(TlpipeError, RuntimeError):
     """The device that was asked for cannot be used."""
+
+
+class ClusterError(TlpipeError, RuntimeError):
+    """A Ray cluster cannot be reached, has no place for the work, or loses it again and again."""
 
 
 class BackboneError(TlpipeError, RuntimeError):

@@ -21,6 +21,10 @@ Runtime = Literal["auto", "onnxruntime", "openvino"]
 RUNTIMES: tuple[Runtime, ...] = ("auto", "onnxruntime", "openvino")
 """The library that runs networks."""
 
+Engine = Literal["local", "ray"]
+ENGINES: tuple[Engine, ...] = ("local", "ray")
+"""Where the work is done: in this process, or on the nodes of a Ray cluster."""
+
 
 @dataclass(frozen=True)
 class Execution:

@@ -13,6 +13,7 @@ import getpass
 import json
 import logging
 import os
+import secrets
 import socket
 import sys
 import time
@@ -50,7 +51,7 @@ def writer_lock(path: Path) -> Iterator[None]:
         The lock file cannot be written.
     """
     target = Path(os.path.realpath(path))
-    note = target.with_name(f".{target.name}.lock.json")
+    note = writer_note(target)
     try:
         held = _acquired(target)
     except filelock.Timeout as exc:
@@ -70,6 +71,12 @@ def writer_lock(path: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):  # the system frees it with the process at the latest
             _tidy(held)
             held.release()
+
+
+def writer_note(path: Path) -> Path:
+    """The file that says who holds the lock of an output; no two holders say the same."""
+    target = Path(os.path.realpath(path))
+    return target.with_name(f".{target.name}.lock.json")
 
 
 def _tidy(held: filelock.BaseFileLock) -> None:
@@ -139,6 +146,7 @@ def _myself() -> dict[str, str | int]:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "user": user,
+        "run": secrets.token_hex(8),
         "since": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 

@@ -80,6 +80,7 @@ class Reason(enum.StrEnum):
     UNSUPPORTED = "unsupported"  # an image, but of a pixel type with no defined way to RGB
     DUPLICATE_KEY = "duplicate-key"  # an earlier item of the source has the same key
     NON_FINITE = "non-finite"  # the backbone gave NaN or infinity
+    CRASHED = "crashed"  # the worker's process died on it, each time it was tried (on a cluster)
 
 
 class Stage(enum.StrEnum):

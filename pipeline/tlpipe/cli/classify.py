@@ -13,6 +13,7 @@ from tlpipe.cli.options import (
     TOO_MANY_REJECTS,
     F,
     as_run_options,
+    engine_options,
     opened_images,
     opened_source,
     output_option,
@@ -82,6 +83,7 @@ def _as_columns(more: dict[str, Any]) -> Columns:
     " are new or changed are run through the backbone.",
 )
 @run_options
+@engine_options
 @overwrite_option
 @click.pass_context
 def classify_command(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tlpipe.cli.options import backbone_option
+from tlpipe.cli.network_options import backbone_option
 from tlpipe.cli.show import counted, shown
 from tlpipe.execution import DEVICES
 

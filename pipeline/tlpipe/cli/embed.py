@@ -9,13 +9,12 @@ from typing import Any
 import click
 
 from tlpipe.cli.log import facts_of
+from tlpipe.cli.network_options import backbone_option, found_backbone, network_options
 from tlpipe.cli.options import (
     TOO_MANY_REJECTS,
     as_run_options,
-    backbone_option,
     embedding_options,
-    found_backbone,
-    network_options,
+    engine_options,
     opened_source,
     output_option,
     run_options,
@@ -33,6 +32,7 @@ from tlpipe.cli.show import counted, say, show_rejects, show_survey
 @backbone_option
 @network_options
 @run_options
+@engine_options
 @embedding_options
 @update_options
 @click.pass_context

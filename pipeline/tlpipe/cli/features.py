@@ -8,11 +8,9 @@ from typing import Any
 import click
 
 from tlpipe.cli.log import facts_of
+from tlpipe.cli.network_options import as_backbone_options, found_backbone, network_options
 from tlpipe.cli.options import (
     PATH,
-    as_backbone_options,
-    found_backbone,
-    network_options,
     output_option,
     overwrite_option,
     set_above_option,

@@ -9,13 +9,11 @@ from typing import Any
 import click
 
 from tlpipe.cli.log import facts_of
+from tlpipe.cli.network_options import as_backbone_options, backbone_option, network_options
 from tlpipe.cli.options import (
     PATH,
     TOO_MANY_REJECTS,
-    as_backbone_options,
     as_run_options,
-    backbone_option,
-    network_options,
     opened_source,
     output_option,
     overwrite_option,

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tlpipe.execution import DEVICES, PRECISIONS, RUNTIMES
-from tlpipe.quantities import parsed_image_size, parsed_limit
-from tlpipe.types import DECODE_MODES, DEFAULT_BACKBONE, POOLING_CHOICES
+from tlpipe.execution import DEVICES, ENGINES, PRECISIONS, RUNTIMES
+from tlpipe.quantities import parsed_limit
+from tlpipe.types import DECODE_MODES
 
 if TYPE_CHECKING:
-    from tlpipe.card import Card
     from tlpipe.stages.source import Source
-    from tlpipe.workflows.network import BackboneOptions
     from tlpipe.workflows.run_options import RunOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -57,80 +54,6 @@ set_above_option = click.option(
     help="Store more rows than this as a set of files, of so many rows each, with an index."
     "  [default: 2,000,000; an update keeps that of a set]",
 )
-backbone_option = click.option(
-    "--backbone",
-    metavar="NAME|FILE",
-    default=DEFAULT_BACKBONE,
-    show_default=True,
-    help="A backbone of 'tlpipe models list', or the path of a network (.onnx) or card (.toml).",
-)
-
-
-class _ImageSize(click.ParamType[tuple[int, int]]):
-    """Height and width in pixels, or one number for both."""
-
-    name = "PIXELS|HxW"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        """Read "224" as (224, 224) and "192x256" as (192, 256)."""
-        try:
-            return parsed_image_size(str(value))
-        except ValueError as exc:
-            return self.fail(str(exc), param, ctx)
-
-
-def network_options(command: F) -> F:
-    """Options of every command that takes a network which has no card."""
-    for option in (
-        click.option(
-            "--image-size",
-            type=_ImageSize(),
-            help="Height and width of the images, where the network leaves them open.",
-        ),
-        click.option(
-            "--input",
-            metavar="NAME",
-            help="The input that takes images, where the network has several.",
-        ),
-        click.option(
-            "--pooling",
-            type=click.Choice(POOLING_CHOICES),
-            help="How the layer becomes one vector, where it holds several (tokens, positions):"
-            " their mean, the first (cls), or all, one behind the other (flatten).",
-        ),
-        click.option(
-            "--layer",
-            metavar="NAME",
-            help="The network's tensor (or node) that is the embedding."
-            "  [default: what feeds its last layer]",
-        ),
-        click.option(
-            "--preprocess",
-            metavar="PRESET|FILE",
-            help="How images were prepared when the network was trained: imagenet, inception,"
-            " caffe, unit, raw, or a file to take it from: a card (.toml) or a"
-            " preprocessor_config.json.  [default: as its card or file says]",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def as_backbone_options(more: dict[str, Any]) -> BackboneOptions:
-    """Take the values of ``network_options`` out of a command's keyword arguments."""
-    from tlpipe.workflows.network import BackboneOptions
-
-    names = [field.name for field in fields(BackboneOptions)]
-    return BackboneOptions(**{name: more.pop(name) for name in names})
-
-
-def found_backbone(backbone: str, more: dict[str, Any]) -> Card:
-    """Card of the backbone that a command's arguments name."""
-    from tlpipe import find_backbone
-
-    return find_backbone(backbone, as_backbone_options(more))
 
 
 def output_option(help_text: str) -> Callable[[F], F]:
@@ -193,6 +116,28 @@ def run_options(command: F) -> F:
             help="Folder outside the source into which its links and paths may lead, or address"
             " below which its addresses may lie in a private network or an object store; / for"
             " anywhere on disk. May be given several times.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def engine_options(command: F) -> F:
+    """Options of every command that can spread its work over machines."""
+    for option in (
+        click.option(
+            "--address",
+            metavar="HOST:PORT",
+            help="Of the Ray cluster's head; auto for the cluster that this machine belongs to."
+            "  [default: one on this machine alone]",
+        ),
+        click.option(
+            "--engine",
+            type=click.Choice(ENGINES),
+            default="local",
+            show_default=True,
+            help="ray: on the nodes of a Ray cluster (pip install 'tlpipe[ray]'), one worker per"
+            " core or GPU; --threads then counts the cores of each. See docs/ray.md.",
         ),
     ):
         command = option(command)

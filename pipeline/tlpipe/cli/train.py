@@ -10,14 +10,12 @@ import click
 from tlpipe.cli.embed import show_embedded
 from tlpipe.cli.head_options import as_train_options, head_options
 from tlpipe.cli.log import facts_of
+from tlpipe.cli.network_options import backbone_option, found_backbone, network_options
 from tlpipe.cli.options import (
     PATH,
     TOO_MANY_REJECTS,
     as_run_options,
-    backbone_option,
     embedding_options,
-    found_backbone,
-    network_options,
     opened_source,
     output_option,
     overwrite_option,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tlpipe.errors import BackboneError, ClassifierError
-from tlpipe.execution import Precision
+from tlpipe.execution import Execution, Precision
 from tlpipe.files import is_file
 from tlpipe.seams import OpenedNetwork, Reader
 from tlpipe.stages.classifier import ClassifierInfo, read_metadata
@@ -112,6 +112,12 @@ def _lacks(path: Path, flag: str, what: str) -> ClassifierError:
     )
 
 
+def execution_of(info: ClassifierInfo, options: RunOptions) -> Execution:
+    """How a classifier is run: at its own precision, unless another one is asked for."""
+    own: Precision = "fp32" if info.quantised is None else "int8"
+    return replace(options.execution, precision=options.precision or own)
+
+
 def open_classifier(path: str | Path, options: RunOptions | None = None) -> Classifier:
     """Open a classifier file for use.
 
@@ -148,8 +154,7 @@ def open_classifier(path: str | Path, options: RunOptions | None = None) -> Clas
             f"{str(path)!r} is an fp32 classifier: it has no 8-bit integers.",
             hint="Embed with --precision int8 and train the head anew: its classifier is int8.",
         )
-    execution = replace(options.execution, precision=options.precision or own)
-    network = open_network(path, execution)
+    network = open_network(path, execution_of(info, options))
     if info.decoder not in DECODERS:
         raise ClassifierError(
             f"{str(path)!r} was trained on images decoded as {info.decoder!r}; this tlpipe knows"

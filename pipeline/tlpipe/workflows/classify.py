@@ -5,7 +5,7 @@ Of images it needs neither scikit-learn, onnx nor h5py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tlpipe.errors import OptionError
@@ -92,6 +92,8 @@ def classify(
         The source cannot be listed or holds no image.
     FeatureFileError, DamagedFileError, StaleFeaturesError
         The feature file cannot be used, or its embeddings are not those of the classifier.
+    ClusterError
+        The Ray cluster cannot be used, or its workers die.
     LockedError
         Another process writes `output` or the feature file.
     OutputError
@@ -107,14 +109,27 @@ def classify(
         paths = images.paths
     inputs = [Path(classifier), *paths]
     check_output(output, overwrite=overwrite, suffixes=FORMATS, inputs=inputs)
-    known = open_classifier(classifier, options)
+    known = open_classifier(classifier, _to_open(options))
     form = form_of(known, columns)
     job = Job(known.saying(columns), form, options, output, progress)
     if not isinstance(images, Source):
+        if options.engine != "local":
+            raise OptionError(
+                f"The source {str(images)!r} is a feature file: its head alone is run, which is no"
+                f" work for the engine {options.engine!r}.",
+                hint="Leave --engine and --address out.",
+            )
         return job.of_features(Path(images))
     if isinstance(source, Cached):
         return job.with_embeddings(images, source.features, surveyed)
     return job.of_images(as_source(images, surveyed))
+
+
+def _to_open(options: RunOptions) -> RunOptions:
+    """How the classifier is opened here: where others run it, on any device that can."""
+    if options.engine == "local" or options.precision not in (None, "fp32", "int8"):
+        return options
+    return replace(options, device="cpu")
 
 
 def is_feature_file(source: object) -> bool:

@@ -7,10 +7,10 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from tlpipe.errors import OptionError
 from tlpipe.files import check_output, sha256_file
@@ -28,6 +28,7 @@ from tlpipe.stages.predictions import (
 from tlpipe.stages.source import Source, Survey
 from tlpipe.types import FEATURE_SUFFIXES, Item, Outcome, ProgressCallback
 from tlpipe.workflows.classifier import Classifier
+from tlpipe.workflows.classify_on_cluster import images_on_ray
 from tlpipe.workflows.common import Surveyed
 from tlpipe.workflows.pixels import loader
 from tlpipe.workflows.run_options import RunOptions
@@ -118,25 +119,35 @@ class Job:
 
     def of_images(self, source: Source) -> ClassifyResult:
         """Run the classifier over the images of a source."""
-        network = self.classifier.network
         with writer_lock(self.output):
             parts = PredictionParts(self.output, self._identity(source))
             earlier = parts.open()
-            parts.begin(earlier)
             saved = SavedRows(earlier, parts.run, by_key=not source.walked)
-            start = time.perf_counter()
-            images = _Images(self, source, saved, parts)
-            with (
-                work_kept(parts, "predictions"),
-                prediction_writer(
-                    self.output, self.form, parts.temporary, parts.complete
-                ) as writer,
-            ):
-                for row, item in images.rows():
-                    writer.add(row, self.form.columns.kept(item))
+            report = Reporter(self.progress, "classify", source.survey.count)
+            with self._engine(source, saved, parts, report) as (provider, images):
+                parts.begin(earlier)
+                start = time.perf_counter()
+                with (
+                    work_kept(parts, "predictions"),
+                    prediction_writer(
+                        self.output, self.form, parts.temporary, parts.complete
+                    ) as writer,
+                ):
+                    for row, cells in images.rows():
+                        writer.add(row, cells)
             parts.remove()
-        summary = writer.summary
-        return self.result(summary, source.survey, network.provider, start, kept=images.kept)
+        return self.result(writer.summary, source.survey, provider, start, kept=images.kept)
+
+    @contextlib.contextmanager
+    def _engine(
+        self, source: Source, saved: SavedRows, parts: PredictionParts, report: Reporter
+    ) -> Iterator[tuple[str, Images]]:
+        """What runs the classifier, and what gives the rows."""
+        if self.options.engine == "local":
+            yield self.classifier.network.provider, _Images(self, source, saved, parts, report)
+            return
+        with images_on_ray(self, source, saved, parts, report) as (provider, images):
+            yield provider, images
 
     def of_features(self, path: Path) -> ClassifyResult:
         """Run the head over stored embeddings."""
@@ -222,19 +233,37 @@ class Job:
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
-class _Images:
+class Images(Protocol):
     """The images of a source on their way to rows."""
 
-    def __init__(self, job: Job, source: Source, saved: SavedRows, parts: PredictionParts) -> None:
+    @property
+    def kept(self) -> int:
+        """Rows taken over from a run that was cut short."""
+
+    def rows(self) -> Iterator[tuple[Row, Sequence[str]]]:
+        """Rows of all items, in order, and the values that each takes over from its source."""
+
+
+class _Images:
+    """They are classified here."""
+
+    def __init__(
+        self,
+        job: Job,
+        source: Source,
+        saved: SavedRows,
+        parts: PredictionParts,
+        report: Reporter,
+    ) -> None:
         self.kept = 0
         self._job, self._source, self._saved, self._parts = job, source, saved, parts
+        self._report = report
 
-    def rows(self) -> Iterator[tuple[Row, Item]]:
-        """Rows of all items, in order: of earlier runs where they are good, else made now."""
-        job = self._job
+    def rows(self) -> Iterator[tuple[Row, Sequence[str]]]:
+        """Rows of earlier runs where they are good, and others."""
+        job, report = self._job, self._report
         info, network = job.classifier.info, job.classifier.network
         load = loader(self._source.reader, info.image_size, info.preprocess, info.decoder)
-        report = Reporter(job.progress, "classify", self._source.survey.count)
         watch = SourceWatch(self._source)
         with planned(job.options, network, report) as plan:
             results = run(self._planned(), load, network, plan)
@@ -250,7 +279,7 @@ class _Images:
                         self.kept += 1
                         self._parts.keep_time()
                     report.count(reject=row.reject is not None)
-                    yield row, item
+                    yield row, job.form.columns.kept(item)
 
     def _planned(self) -> Iterator[Item | tuple[Row, Item]]:
         """Items to classify, and rows of those that were before."""

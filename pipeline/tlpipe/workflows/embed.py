@@ -35,6 +35,7 @@ from tlpipe.workflows.earlier import (
     earlier_runs,
 )
 from tlpipe.workflows.embed_result import EmbedResult
+from tlpipe.workflows.engines import engine
 from tlpipe.workflows.leaks import shared_between_splits
 from tlpipe.workflows.precision import Arithmetic
 from tlpipe.workflows.run_options import RunOptions, UpdateOptions
@@ -92,6 +93,8 @@ def embed(
         The backbone cannot be had; or not at that precision, or not so that it agrees with FP32.
     DeviceError
         The device asked for cannot be used.
+    ClusterError
+        The Ray cluster cannot be used, or its workers die.
     StaleFeaturesError
         `output` holds embeddings that were made in another way.
     FeatureFileError
@@ -139,6 +142,7 @@ def embed_with(
     )
     header_for = partial(arithmetic.header, header)
     network_ahead = Ahead(lambda: arithmetic.opened(open_network))
+    open_ahead = network_ahead.start if options.engine == "local" else lambda: None
     with writer_lock(output), network_ahead:
         parts = Parts(output)
         anew = overwrite or parts.anew
@@ -146,28 +150,30 @@ def embed_with(
             output, parts, header_for, overwrite=overwrite, rehash=update.rehash
         ) as earlier:
             if not earlier.known.count and not arithmetic.unsettled:
-                network_ahead.start()
-            found = _compared(source, earlier, network_ahead.start)
+                open_ahead()
+            found = _compared(source, earlier, open_ahead)
             if surveyed is not None:
                 surveyed(source.survey)
             header = arithmetic.settle(source, earlier.header, progress)
             if earlier.file is not None:
                 check_gone(source, earlier.file, found, update.max_gone)
-            start = time.perf_counter()
             if earlier.file is not None and found.same:
                 earlier.known.close()  # some systems remove no file that is open
                 parts.remove()  # a run may have been cut short just before
                 return _as_it_was(output, source.survey, earlier.file, options)
-            network = network_ahead.result()
-            header = continued(header, network.provider, earlier)
             still_there = partial(check_still_there, source, earlier, found, update.max_gone)
             most = rows_per_file(update.set_above, earlier.file)
-            job = Job(source, earlier, card, network, options, found, most, still_there)
-            if overwrite:
-                parts.remove()
-            parts.begin(header, card.output.dim, anew=anew)
-            with work_kept(parts, "embeddings", "the same command, without --overwrite,"):
-                summary, tally = write_update(output, header, parts, job, progress)
+            job = Job(source, earlier, card, options, found, most, still_there)
+            network = network_ahead.result
+            with engine(output, parts, header, job, arithmetic, network) as doing:
+                start = time.perf_counter()
+                header = continued(header, doing.provider, earlier)
+                if overwrite:
+                    parts.remove()
+                parts.begin(header, card.output.dim, anew=anew)
+                with work_kept(parts, "embeddings", "the same command, without --overwrite,"):
+                    writes = doing.update(header, parts, job, progress)
+                    summary, tally = write_update(output, header, parts, job, writes)
             parts.remove()
     rejected = summary.rejects.total()
     return EmbedResult(
@@ -178,7 +184,7 @@ def embed_with(
         too_many_rejects=options.too_many(rejected, summary.count + rejected),
         lost_classes=sorted(set(source.survey.classes) - set(summary.classes)),
         survey=source.survey,
-        provider=network.provider,
+        provider=doing.provider,
         elapsed_s=time.perf_counter() - start,
         embedded=tally.embedded,
         kept=tally.kept,

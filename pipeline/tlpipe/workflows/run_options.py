@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlpipe.errors import OptionError
-from tlpipe.execution import Device, Execution, Precision, Runtime
+from tlpipe.execution import ENGINES, Device, Engine, Execution, Precision, Runtime
 from tlpipe.types import DECODE_MODES, DecodeMode
 
 
@@ -34,6 +34,13 @@ class RunOptions:
         At a reduced precision: least mean cosine to the embeddings at FP32, from 0 to 1. None for
         the precision's own (``precision.FLOORS``) where a file is begun, and for what was accepted
         then where one is updated.
+    engine : {"local", "ray"}
+        "ray": on the nodes of a Ray cluster, for what can be done there. Then `threads` is the
+        number of cores of each worker: by default one, and with a GPU its share of the node's.
+    address : str or None
+        Of the Ray cluster: "auto" for the one that this machine belongs to, or HOST:PORT of its
+        head. None for that in the environment (RAY_ADDRESS), else for one that is started on this
+        machine and ends with the run.
     """
 
     device: Device = "auto"
@@ -45,6 +52,8 @@ class RunOptions:
     decode: DecodeMode = "auto"
     profile: Path | None = None
     min_agreement: float | None = None
+    engine: Engine = "local"
+    address: str | None = None
 
     def __post_init__(self) -> None:
         _ = self.execution  # checks its values
@@ -61,11 +70,34 @@ class RunOptions:
         least = self.min_agreement
         if least is not None and not (isinstance(least, (int, float)) and 0 <= least <= 1):
             raise OptionError(f"min_agreement is {least!r}; it must be a cosine from 0 to 1.")
+        self._check_engine()
         limit = self.max_rejects
         if not (limit is None or (type(limit) is int and limit >= 0) or _is_fraction(limit)):
             raise OptionError(
                 f"max_rejects is {limit!r}; it must be an int of at least 0, a fraction of all"
                 " items as a float from 0 to below 1, or None."
+            )
+
+    def _check_engine(self) -> None:
+        if self.engine not in ENGINES:
+            raise OptionError(
+                f"The engine {self.engine!r} is unknown.", hint=f"Use one of {list(ENGINES)}."
+            )
+        if self.engine == "local" and self.address is not None:
+            raise OptionError(
+                f"The address {self.address!r} is that of a Ray cluster, and the engine is local.",
+                hint="Add --engine ray, or leave --address out.",
+            )
+        if self.engine == "ray" and (self.address or "").startswith("ray://"):
+            raise OptionError(
+                f"The address {self.address!r} is that of a Ray client's server.",
+                hint="Run the command on a machine of the cluster with --address auto, or name its"
+                " head as HOST:PORT: what a run writes must be on storage that all nodes share.",
+            )
+        if self.engine == "ray" and self.profile is not None:
+            raise OptionError(
+                "A trace shows the threads of one process, and --engine ray has many.",
+                hint="Leave --profile out, or take the trace with the local engine.",
             )
 
     @property

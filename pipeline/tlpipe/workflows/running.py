@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Iterable, Iterator
 
+from tlpipe.errors import OptionError
 from tlpipe.machine import usable_cores
 from tlpipe.seams import Network
 from tlpipe.stages.decode import quiet_pillow
@@ -37,8 +38,12 @@ class Reporter:
 
     def count(self, *, reject: bool) -> None:
         """Count one outcome."""
-        self._done += 1
-        self._rejects += reject
+        self.add(1, int(reject))
+
+    def add(self, done: int, rejects: int) -> None:
+        """Count several outcomes, some of them rejects."""
+        self._done += done
+        self._rejects += rejects
         if self._progress is not None:
             self._progress(
                 Progress(self._stage, self._done, self._total, self._rejects, self._busy)
@@ -79,7 +84,17 @@ def run_over(
         N as surveyed, for the progress.
     stage : str
         What the progress calls this job.
+
+    Raises
+    ------
+    OptionError
+        Another engine was asked for.
     """
+    if options.engine != "local":
+        raise OptionError(
+            f"The engine {options.engine!r} is for 'embed' and 'classify'.",
+            hint="Leave --engine and --address out here.",
+        )
     report = Reporter(progress, stage, total)
     with planned(options, network, report) as plan:
         for outcome in run(items, load, network, plan):

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING, Protocol
 
 from tlpipe.card import Card
 from tlpipe.errors import BackboneError
@@ -35,20 +32,17 @@ from tlpipe.types import (
     Item,
     Outcome,
     ProgressCallback,
-    Reason,
     Reject,
-    Stage,
     Twin,
 )
 from tlpipe.workflows.earlier import Comparison, Earlier
+from tlpipe.workflows.listed import met_before, splits_of, twice_rejected
 from tlpipe.workflows.pixels import fetching, interrupting, pixels_of
 from tlpipe.workflows.run_options import RunOptions
 from tlpipe.workflows.running import Reporter, planned
 from tlpipe.workflows.source_watch import SourceWatch
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from tlpipe.types import UInt8Array
 
 
@@ -73,7 +67,6 @@ class Job:
     source: Source
     earlier: Earlier
     card: Card
-    network: Network
     options: RunOptions
     found: Comparison
     set_above: int
@@ -87,16 +80,17 @@ def write_update(
     header: FeatureHeader,
     parts: Parts,
     job: Job,
-    progress: ProgressCallback | None,
+    update: Update,
 ) -> tuple[FeatureSummary, Tally]:
     """Write a feature file; rows that earlier runs left are taken over, the others embedded.
+
+    `update` does it, in this process or elsewhere.
 
     Raises
     ------
     SourceError, BackboneError, FeatureFileError, OutputError
         As from ``embed``. What was embedded is in `parts`, but for rows not yet in a finished part.
     """
-    update = _Update(header, parts, job, progress)
     dim = job.card.output.dim
     try:
         with feature_writer(
@@ -110,15 +104,31 @@ def write_update(
         update.contents.close()
 
 
-class _Update:
+class Keeps(Protocol):
+    """Takes the rows that were embedded, so that a crash cannot; see ``Parts``."""
+
+    def add(self, rows: Rows, /) -> None:
+        """Take rows."""
+
+    def keep_time(self) -> None:
+        """Put on disk what was taken, if it is time."""
+
+
+class Update:
+    """Writes rows of all items, in the source's order: the way of this process."""
+
     def __init__(
         self,
         header: FeatureHeader,
-        parts: Parts,
+        parts: Keeps,
         job: Job,
         progress: ProgressCallback | None,
+        *,
+        network: Network | None = None,
+        contents: Contents | None = None,
     ) -> None:
         self.tally = Tally()
+        self._network = network
         self._job, self._parts = job, parts
         self._report = Reporter(progress, "embed", job.found.fresh)
         self._known = job.earlier.known
@@ -126,14 +136,15 @@ class _Update:
         self._ready: list[Outcome] = []  # embedded, and not written yet
         self._decoder = header.decoder
         self.watch = SourceWatch(job.source)
-        self.contents = Contents(self._known.contents(), self._known.intact)
+        self.contents = contents or Contents(self._known.contents(), self._known.intact)
 
     def write(self, writer: FeatureWriter) -> None:
         """Write all rows, in the source's order."""
-        job = self._job
-        with planned(job.options, job.network, self._report, self.contents.settle) as plan:
+        network = self._network
+        assert network is not None, "it is run here"
+        with planned(self._job.options, network, self._report, self.contents.settle) as plan:
             results: Generator[Outcome | Rows, None, None] = run(
-                self._plan(), self._loader(), job.network, plan
+                self._plan(), self._loader(), network, plan
             )
             with contextlib.closing(results):
                 try:
@@ -160,16 +171,16 @@ class _Update:
         met = None if source.walked else DigestIndex()
         with contextlib.closing(met) if met is not None else contextlib.nullcontext():
             for block, runs in self._blocks():
-                twice = set() if met is None else _twice(block.keys, met)
+                twice = set() if met is None else met_before(block.keys, met)
                 for start, count, rows in known.split(block, runs, without=twice):
                     if rows is not None:
                         if not self._assigned:
-                            rows = replace(rows, splits=_splits(block, start, count))
+                            rows = replace(rows, splits=splits_of(block, start, count))
                         yield rows
                         continue
                     for index in range(start, start + count):
                         item = block.item(index)
-                        yield _twice_rejected(item) if index in twice else item
+                        yield twice_rejected(item) if index in twice else item
 
     def _blocks(self) -> Iterable[tuple[Block, list[Run] | None]]:
         """Blocks of the source, with what was found of them already."""
@@ -214,7 +225,7 @@ class _Update:
         outcome, like = self._resolved(outcome, writer)
         if outcome.reject is not None:
             self.watch.check(outcome.item, outcome.reject)
-            writer.reject(outcome.item.key, outcome.reject)
+            self.leave_out(outcome.item, outcome.reject, writer)
             return True
         rows = rows_of([outcome])
         if self._assigned and like is not None:
@@ -222,6 +233,10 @@ class _Update:
         self._parts.add(rows)
         self._place(rows, writer)
         return False
+
+    def leave_out(self, item: Item, reject: Reject, writer: FeatureWriter) -> None:
+        """Note an item that has no row."""
+        writer.reject(item.key, reject)
 
     def _flush(self, writer: FeatureWriter) -> None:
         """Write what was embedded and is not written yet."""
@@ -266,25 +281,6 @@ class _Update:
             values = {"embeddings": writer.vector(twin.place - self._known.count)}
         self.tally.copied += 1
         return Outcome(outcome.item, outcome.content, values), like
-
-
-def _splits(block: Block, start: int, count: int) -> NDArray[np.int8]:
-    """Splits of some items of a block; mostly they are all the same."""
-    splits = block.splits[start : start + count]
-    if splits.count(splits[0]) == count:
-        return np.full(count, splits[0], np.int8)
-    return np.array(splits, np.int8)
-
-
-def _twice(keys: list[str], met: DigestIndex) -> set[int]:
-    """Positions of the keys that were met before."""
-    digests = (hashlib.blake2b(key.encode(), digest_size=16).digest() for key in keys)
-    return {index for index, digest in enumerate(digests) if met.met(digest)}
-
-
-def _twice_rejected(item: Item) -> Outcome:
-    detail = "An earlier item of the source has the same key; that one is kept."
-    return Outcome(item, reject=Reject(Stage.SOURCE, Reason.DUPLICATE_KEY, detail))
 
 
 def _other_dim(card: Card, outcome: Outcome) -> BackboneError:

@@ -12,6 +12,8 @@ part_file -> ... as a file
 saved     -> ... found again by the next run
 """
 
+from tlpipe.stages.predictions.part_file import rows_of_part as rows_of_part
+from tlpipe.stages.predictions.part_file import write_part as write_part
 from tlpipe.stages.predictions.parts import PredictionParts as PredictionParts
 from tlpipe.stages.predictions.rows import Columns as Columns
 from tlpipe.stages.predictions.rows import Form as Form

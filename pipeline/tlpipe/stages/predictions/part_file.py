@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tlpipe.errors import OutputError
+from tlpipe.files import whole_file
 from tlpipe.stages.predictions.rows import Row
 from tlpipe.types import FileStat
 
@@ -41,16 +44,59 @@ class PartFile:
     def rows(self) -> dict[str, Row]:
         """Its rows by key; none, and a warning, where it is damaged."""
         try:
-            with self.path.open("rb") as stream:
-                stream.readline()
-                content = stream.read()
-            if hashlib.sha256(content).hexdigest() != self.sha256:
-                raise ValueError("its rows are not those that were written")
-            return {row.key: row for row in map(_parsed, content.splitlines())}
+            return {row.key: row for row in self.in_order()}
         except (OSError, ValueError) as exc:
             text = "The part %r of an earlier run cannot be used (%s): its images are read again."
             _log.warning(text, str(self.path), exc)
             return {}
+
+    def in_order(self) -> list[Row]:
+        """Its rows as they were written.
+
+        Raises
+        ------
+        OSError, ValueError
+            It cannot be read, or is damaged.
+        """
+        with self.path.open("rb") as stream:
+            stream.readline()
+            content = stream.read()
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise ValueError("its rows are not those that were written")
+        return list(map(_parsed, content.splitlines()))
+
+
+def write_part(folder: Path, number: int, rows: Sequence[Row], job: str, run: str) -> Path:
+    """Write a part of one row or more; several processes may do so in one folder.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written.
+    """
+    path = folder / f"{number:06d}-{secrets.token_hex(4)}.jsonl"
+    with whole_file(path, folder / f"part-{secrets.token_hex(4)}.tmp") as temporary:
+        temporary.write_bytes(part_content(rows, job, run))
+    return path
+
+
+def rows_of_part(path: Path) -> list[Row]:
+    """Rows of a part that was written a moment ago, in their order.
+
+    Raises
+    ------
+    OutputError
+        They are not what was written.
+    """
+    try:
+        with path.open("rb") as stream:
+            head = json.loads(stream.readline())
+        return PartFile(path, head["first"], head["run"], head["sha256"]).in_order()
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise OutputError(
+            f"The part {str(path)!r}, which was written a moment ago, cannot be read: {exc}.",
+            hint="Remove it, and run the same command again: it goes on from the others.",
+        ) from exc
 
 
 def part_content(rows: Sequence[Row], job: str, run: str) -> bytes:

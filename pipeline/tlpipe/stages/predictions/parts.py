@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tlpipe.errors import OutputError
 from tlpipe.files import sync_folder, whole_file
-from tlpipe.stages.predictions.part_file import OTHER_JOB, PartFile, described, part_content
+from tlpipe.stages.predictions.part_file import OTHER_JOB, PartFile, described, write_part
 from tlpipe.stages.predictions.rows import Row
 
 _log = logging.getLogger(__name__)
@@ -47,23 +47,26 @@ class PredictionParts:
 
     Attributes
     ----------
+    job, run : str
     folder : pathlib.Path
     temporary : pathlib.Path
         Where the predictions are written before they take their name.
     kept : int
         Rows that this process has put into finished parts.
+    next : int
+        Number of the next part; other processes may write parts from there on.
     """
 
     def __init__(self, target: Path, job: str, run: str = "") -> None:
         self._target = real = Path(os.path.realpath(target))
-        self._job, self.run = job, run or secrets.token_hex(8)
+        self.job, self.run = job, run or secrets.token_hex(8)
         self.folder = real.with_name(f".{real.name}.parts")
         self.temporary = self.folder / f"file{real.suffix}"
         self._tmp = self.folder / f"part-{secrets.token_hex(4)}.tmp"
         self.kept = 0
         self._rows: list[Row] = []
         self._since = 0.0
-        self._next = 0
+        self.next = 0
 
     def names(self) -> list[Path]:
         """Finished parts of any job, in the order in which they were written.
@@ -94,7 +97,7 @@ class PredictionParts:
         """
         if _mark_of(self._target) == self._done():
             return []  # that run was finished, and cut short when it had only to tidy up
-        found = [described(path, self._job) for path in self.names()]
+        found = [described(path, self.job) for path in self.names()]
         if OTHER_JOB in found:
             _log.warning(
                 "Unfinished predictions in %r are of another classifier or source, or say other"
@@ -124,7 +127,7 @@ class PredictionParts:
                 hint="It holds the finished work until the output is whole: the output's folder"
                 " must be writable and have room.",
             ) from exc
-        self._next = max((_number(part.path) for part in keep), default=-1) + 1
+        self.next = max((_number(part.path) for part in keep), default=-1) + 1
 
     def add(self, row: Row) -> None:
         """Take a row; finish a part when it is time.
@@ -160,10 +163,8 @@ class PredictionParts:
         """
         if not self._rows:
             return
-        path = self.folder / f"{self._next:06d}-{secrets.token_hex(4)}.jsonl"
-        with whole_file(path, self._tmp) as temporary:
-            temporary.write_bytes(part_content(self._rows, self._job, self.run))
-        self._next += 1
+        write_part(self.folder, self.next, self._rows, self.job, self.run)
+        self.next += 1
         self.kept += len(self._rows)
         self._rows = []
 

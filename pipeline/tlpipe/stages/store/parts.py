@@ -38,7 +38,6 @@ MANY = 16
 """Parts of earlier runs that are joined into one, so that few files are open at once."""
 
 _ANEW = "anew"
-
 _IS_PART = re.compile(r"[0-9]+\.h5")
 
 
@@ -59,6 +58,8 @@ class Parts:
         Where the feature file is written before it takes its name.
     kept : int
         Rows that this run has put into finished parts.
+    next : int
+        Number of the next part; others may write parts from there on.
     """
 
     def __init__(self, target: Path, most: int = MANY) -> None:
@@ -69,8 +70,7 @@ class Parts:
         self._tmp = self.folder / "part.tmp"
         self.kept = 0
         self._rows: list[Rows] = []
-        self._bytes = self._next = self._dim = 0
-        self._since = 0.0
+        self._bytes, self.next, self._dim, self._since = 0, 0, 0, 0.0
         self._header: FeatureHeader | None = None
 
     @property
@@ -144,31 +144,30 @@ class Parts:
 
     def _join(self) -> None:
         """Make one part of all; a crash in between leaves rows twice, which does no harm."""
-        headers = {}
+        paths, providers, header = [], set(), None
         for file in self._opened():  # one at a time: a long run may have left thousands
-            headers[file.path] = file.header
             file.close()
-        if len({header.fingerprint for header in headers.values()}) != 1:
+            header, found = header or file.header, file.header
+            if found.fingerprint != header.fingerprint:
+                return
+            paths.append(file.path)
+            providers.update(found.provider.split(", "))
+            header = replace(header, created_at=min(header.created_at, found.created_at))
+        if header is None:
             return
-        providers = {name for h in headers.values() for name in h.provider.split(", ")}
-        header = replace(
-            next(iter(headers.values())),
-            provider=", ".join(sorted(providers)),
-            created_at=min(header.created_at for header in headers.values()),
-        )
-        path = self._path(_number(self.names()[-1]) + 1)
+        header = replace(header, provider=", ".join(sorted(providers)))
+        path = part_path(self.folder, _number(paths[-1]) + 1)
         with contextlib.ExitStack() as stack:
             writer: FeatureWriter | None = None
-            for name in headers:
-                file = stack.enter_context(FeatureFile(name))
-                for rows in sound_rows(file):
-                    if writer is None:
-                        joined = feature_writer(path, header, file.dim, temporary=self._tmp)
-                        writer = stack.enter_context(joined)
-                    writer.add(rows)
-                file.close()
+            for name in paths:
+                with FeatureFile(name) as file:
+                    for rows in sound_rows(file):
+                        if writer is None:
+                            joined = feature_writer(path, header, file.dim, temporary=self._tmp)
+                            writer = stack.enter_context(joined)
+                        writer.add(rows)
         try:
-            for name in headers:
+            for name in paths:
                 name.unlink()
         except OSError as exc:
             raise self._unremovable(exc) from exc
@@ -191,8 +190,7 @@ class Parts:
             The folder cannot be made or written.
         """
         self._header, self._dim = header, dim
-        names = self.names()
-        self._next = _number(names[-1]) + 1 if names else 0
+        self.next = max(map(_number, self.names()), default=-1) + 1
         mark = self.folder / _ANEW
         try:
             self.folder.mkdir(exist_ok=True)
@@ -207,8 +205,8 @@ class Parts:
                 " must be writable and have room.",
             ) from exc
         if unmarked:
-            with whole_file(mark, self._tmp) as temporary:
-                temporary.write_text(_mark_of(self._target), encoding="ascii")
+            with whole_file(mark, self._tmp) as under_way:
+                under_way.write_text(_mark_of(self._target), encoding="ascii")
 
     def add(self, rows: Rows) -> None:
         """Take rows; finish a part when it is time.
@@ -245,16 +243,13 @@ class Parts:
         """
         if not self._rows or self._header is None:
             return
-        path = self._path(self._next)
+        path = part_path(self.folder, self.next)
         with feature_writer(path, self._header, self._dim, temporary=self._tmp) as writer:
             for rows in self._rows:
                 writer.add(rows)
-        self._next += 1
+        self.next += 1
         self.kept += sum(map(len, self._rows))
         self._rows, self._bytes = [], 0
-
-    def _path(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.h5"
 
     def remove(self) -> None:
         """Remove the folder and all that is in it, and what was left over of a set.
@@ -279,6 +274,11 @@ class Parts:
             f"The folder {str(self.folder)!r} cannot be removed: {exc.strerror or exc}.",
             hint="It holds finished work that is not needed any more: remove it by hand.",
         )
+
+
+def part_path(folder: Path, number: int) -> Path:
+    """Path of a part."""
+    return folder / f"{number:06d}.h5"
 
 
 def _number(path: Path) -> int:

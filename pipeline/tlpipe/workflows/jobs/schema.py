@@ -40,7 +40,11 @@ _REPORTING = ("progress", "surveyed")
 _FLAGS = {"memory_bytes": "memory", "keep": "columns"}
 """Fields whose option on the command line has another name."""
 
-_NOT_OFFERED = {command: {"decode", "min_agreement"} for command in ("classify", "evaluate")}
+_NOT_OFFERED = {
+    "train": {"engine", "address"},
+    "classify": {"decode", "min_agreement"},
+    "evaluate": {"decode", "min_agreement", "engine", "address"},
+}
 """Fields of a command's records that say nothing to it: a classifier states its decoder."""
 
 
