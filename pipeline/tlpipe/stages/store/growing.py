@@ -41,8 +41,9 @@ def hdf5(path: Path, *, anew: bool = True) -> Iterator[tuple[h5py.File, GuardedF
         with h5py.File(guard, "w" if anew else "r+", libver=LIBVER, rdcc_nbytes=0) as file:
             yield file, guard
     except Exception as exc:
-        if guard.error is not None and guard.error is not exc:
-            raise guard.error from exc  # HDF5 stumbled over what could not be written
+        error = guard.taken()
+        if error is not None and error is not exc:
+            raise error from exc  # HDF5 stumbled over what could not be written
         raise
     finally:
         guard.close()

@@ -28,6 +28,21 @@ class GuardedFile:
     def __init__(self, path: Path, mode: Literal["w+b", "r+b"] = "w+b") -> None:
         self._file = path.open(mode, buffering=0)
         self.error: BaseException | None = None
+        self._failed = False
+
+    def _keep(self, error: BaseException) -> None:
+        if not self._failed:
+            self.error, self._failed = error, True
+
+    def taken(self) -> BaseException | None:
+        """The error that was kept, which is not kept any longer.
+
+        What failed to open a file holds on to HDF5's list of properties, which holds on to this
+        object. Were the error kept here, Python could free none of them, and HDF5 would crash when
+        it frees the list after Python's end.
+        """
+        error, self.error = self.error, None
+        return error
 
     def check(self) -> None:
         """Raise the error that was kept.
@@ -44,23 +59,23 @@ class GuardedFile:
         """Write all of `data`; after an error, nothing."""
         view = memoryview(data).cast("B")
         done = 0
-        while self.error is None and done < len(view):
+        while not self._failed and done < len(view):
             try:
                 count = self._file.write(view[done:])
                 if not count:
                     raise OSError(errno.EIO, os.strerror(errno.EIO))
                 done += count
             except BaseException as exc:
-                self.error = self.error or exc
+                self._keep(exc)
         return len(view)
 
     def truncate(self, size: int | None = None) -> int:
         """Set the file's length; after an error, do nothing."""
         try:
-            if self.error is None:
+            if not self._failed:
                 return self._file.truncate(size)
         except BaseException as exc:
-            self.error = exc
+            self._keep(exc)
         return size or 0
 
     def close(self) -> None:
@@ -68,7 +83,7 @@ class GuardedFile:
         try:
             self._file.close()
         except BaseException as exc:
-            self.error = self.error or exc
+            self._keep(exc)
 
     def read(self, size: int = -1) -> bytes:
         """Read up to `size` bytes (h5py knows a file by this method)."""
@@ -78,14 +93,14 @@ class GuardedFile:
         """Fill `buffer`, as far as the file goes; after an error, with nothing."""
         view = memoryview(buffer).cast("B")
         done = 0
-        while self.error is None and done < len(view):
+        while not self._failed and done < len(view):
             try:
                 count = self._file.readinto(view[done:])
                 if not count:
                     break
                 done += count
             except BaseException as exc:
-                self.error = exc
+                self._keep(exc)
         return done
 
     def seek(self, offset: int, whence: int = 0) -> int:
