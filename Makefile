@@ -47,7 +47,7 @@ demo: $(VENV)/.user ## embed, train and classify 1,797 real scans with the defau
 	$(BIN)/tlpipe demo
 
 test: $(VENV)/.developer ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.developer ## check style and format
 	$(BIN)/ruff check .
