@@ -377,3 +377,10 @@ def test_a_full_standard_output_is_an_error() -> None:
             check=False,
         )
     assert done.returncode != 0
+
+
+def test_no_words_at_all_are_answered_with_the_help() -> None:
+    done = subprocess.run([sys.executable, "-m", "tlpipe"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Start here:" in done.stderr
+    assert "Traceback" not in done.stderr

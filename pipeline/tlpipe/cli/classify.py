@@ -107,7 +107,7 @@ def classify_command(
 
     \b
     Example:
-      tlpipe classify classifier.onnx new-photos/ -o predictions.csv --top-k 3 --unknown
+      tlpipe classify classifier.onnx new-photos/ -o predictions.csv --top-k 2 --unknown
       tlpipe classify classifier.onnx night.csv -o night.parquet --columns id,camera
     """
     from tlpipe import Cached, classify

@@ -51,10 +51,12 @@ def embed_command(
     """Run the frozen backbone once over images, and store the embeddings.
 
     SOURCE is a folder with one folder per class, the same under train/, validation/ (or val/) and
-    test/, a flat folder, one image, a CSV file with a column 'path' and optionally 'label' and
-    'split', a tar or zip archive of such a folder or with label files beside the images
-    (WebDataset), 'shards/{000..099}.tar', IDX files (MNIST) or a NumPy file of images. Its links
-    and paths may lead outside it only where --allow-outside says so.
+    test/, a flat folder, one image, a manifest (.csv, .tsv, .jsonl, .parquet) with a column 'path'
+    and optionally 'label' and 'split', Parquet tables that hold the images, a tar or zip archive of
+    such a folder or with label files beside the images (WebDataset), 'shards/{000..099}.tar', IDX
+    files (MNIST), a NumPy file of images, an address (https://, s3://, gs://, az://), or - for a
+    list on standard input: see docs/sources.md. Links and paths may lead outside it only where
+    --allow-outside says so.
 
     Where the output exists it is updated: images that are new or changed are embedded, those gone
     are dropped, labels and splits follow the source. A run that was cut short is continued.

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import click
@@ -124,7 +125,7 @@ class TlpipeGroup(click.Group):
 def _wants_json(words: Sequence[str]) -> bool:
     """Whether a command line asks for JSON; known before it is parsed, which may fail."""
     found = os.environ.get(LOG_FORMAT_VARIABLE, "")
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
         if word == "--log-format":
             found = following
         elif word.startswith("--log-format="):

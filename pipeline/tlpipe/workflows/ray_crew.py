@@ -103,7 +103,8 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
         raise ClusterError(
             f"There is no Ray cluster at {address or 'this machine'!r}: {exc}",
             hint="Start its head with 'ray start --head' and name it as --address HOST:PORT, or"
-            " --address auto on one of its machines.",
+            " --address auto on one of its machines. Where it wants a token, as newer Ray does,"
+            " set RAY_AUTH_MODE=token here.",
         ) from exc
     try:
         yield
