@@ -89,7 +89,7 @@ def _source(
         survey.layout += " of images"
         if others:
             survey.skipped[NO_IMAGES] += others
-        unused = [name for name in columns if name not in asked.columns]
+        unused = asked.unused(columns)
         if unused:
             survey.notices.append(f"Columns of the table that are not used: {brief.repr(unused)}.")
         for block in listing.blocks(asked):
