@@ -22,7 +22,7 @@ def check_fresh(file: FeatureFile, header: FeatureHeader, where: str) -> None:
         f" {old.fingerprint[:12]}...), not of {_backbone_name(header)!r}"
         f" ({header.fingerprint[:12]}...). They differ in: {differing}.",
         hint="Choose another feature file, embed as before, or start anew with --overwrite of"
-        " 'tlpipe embed' or 'tlpipe train'.",
+        " 'tlpipe embed'.",
     )
 
 
