@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
+import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -15,6 +18,7 @@ from tlpipe.workflows import dispatch
 from tlpipe.workflows.cluster_needs import Needs, needs_of
 from tlpipe.workflows.dispatch import Dispatch, Sizes
 from tlpipe.workflows.partitions import Crashed, Finished, Fresh, Lost, Partition, Piece
+from tlpipe.workflows.ray_signals import named_signals
 
 
 @dataclass
@@ -184,3 +188,24 @@ def test_places_on_nodes() -> None:
         ClusterError, match=r"room for a worker of 32 core\(s\); the largest one has"
     ):
         needs_of(nodes, gpu=False, threads=32)
+
+
+def test_an_exit_that_a_signal_asked_for_says_so() -> None:
+    def terminated(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, terminated)
+    try:
+        with pytest.raises(SystemExit) as caught, named_signals():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(5)
+            except SystemExit:
+                raise SystemExit(1) from None  # as Ray has it, while it waits
+        assert caught.value.code == 143
+        with pytest.raises(SystemExit) as caught, named_signals():
+            raise SystemExit(1)
+        assert caught.value.code == 1
+        assert signal.getsignal(signal.SIGTERM) is terminated
+    finally:
+        signal.signal(signal.SIGTERM, before)

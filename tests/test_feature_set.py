@@ -663,6 +663,11 @@ def test_embed_updates_a_set_as_a_file(
     result, seen = embed(path)
     assert (result.unchanged, seen) == (True, 0)
     assert len(parts_of(path)) == 4  # of the same size as before, though it was not asked for
+    for most, parts in ((1000, 0), (1000, 0), (5, 6), (5, 6), (7, 4)):  # nothing else has changed
+        assert embed(path, most)[1] == 0
+        assert len(parts_of(path)) == parts
+        same()
+    assert embed(path, 7)[0].unchanged
     for number in range(6):
         write_image(source / "blue" / f"new {number}.png", 500 + number)
     (source / "green" / "003.png").unlink()

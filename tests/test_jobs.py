@@ -748,3 +748,11 @@ def test_a_sample_is_spread_and_reads_as_the_source(place: Path) -> None:
     again = sampled(source, 100, 200, lambda label, split: True)
     assert [i.place for i in again.items()] == [i.place for i in source.items()]
     assert sum(len(b.stats) for b in again.scan(stats=True)) == 100
+
+
+def test_a_job_reads_no_standard_input(tmp_path: Path) -> None:
+    path = tmp_path / "j.toml"
+    path.write_text('schema = 1\ncommand = "embed"\nsource = "-"\noutput = "f.h5"\n')
+    assert mistakes_of(path) == [
+        "source is '-'; a job does not read standard input. Name a manifest of the images."
+    ]

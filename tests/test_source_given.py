@@ -143,6 +143,22 @@ def test_a_terminal_is_wrong_usage(trained: Trained, monkeypatch: pytest.MonkeyP
     assert "print0" in run.output
 
 
+@pytest.mark.parametrize("command", ["embed", "evaluate"])
+def test_standard_input_may_be_closed(trained: Trained, tmp_path: Path, command: str) -> None:
+    code = "import sys; sys.stdin = None; from tlpipe.cli import main; main()"
+    given = ["-", "-o", "f.h5"] if command == "embed" else [str(trained.classifier), "-"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, command, *given],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "nothing is connected to it" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 # Images given one by one
 
 

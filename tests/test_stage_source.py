@@ -191,6 +191,23 @@ def test_a_manifest_stays_in_its_order(tmp_path: Path) -> None:
     assert dict(source.survey.skipped) == {"blank line": 1}
 
 
+def test_columns_that_are_asked_for_are_used(tmp_path: Path) -> None:
+    source = open_source(manifest(tmp_path, "path,note,id\na.jpg,x,1\n"))
+    assert "['note', 'id']" in source.survey.notices[0]
+    source.check_columns(["id"])
+    want = ["Columns of the manifest that are not used: ['note']."]
+    assert source.survey.notices == want
+    assert len(list(source.scan(stats=True))) == 1  # as an update compares it
+    assert source.survey.notices == want
+
+
+def test_a_feature_file_is_no_image(tmp_path: Path) -> None:
+    path = tmp_path / "f.h5"
+    path.write_bytes(b"\x89HDF")
+    with pytest.raises(SourceError, match="is a feature file"):
+        open_source(path)
+
+
 def test_a_manifest_of_tabs_and_quotes(tmp_path: Path) -> None:
     path = manifest(tmp_path, 'label\tpath\n"a ""b"""\t"x,y.png"\n', "m.TSV")
     (item,) = open_source(path).items()

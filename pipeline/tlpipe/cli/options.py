@@ -196,7 +196,7 @@ def update_options(command: F) -> F:
 
 def terminal() -> bool:
     """Whether standard input is a terminal: nobody types a list of images."""
-    return sys.stdin.isatty()
+    return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
 
 
 def opened_source(source: str, more: dict[str, Any]) -> Source:

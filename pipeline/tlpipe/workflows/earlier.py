@@ -208,7 +208,7 @@ def check_gone(source: Source, file: FeatureFile, found: Comparison, most: float
         f"{found.gone:,} of the {file.count:,} images in {str(file.path)!r}{where} are not in"
         f" {source.name!r} any more: their embeddings would be dropped.",
         hint="If a disk or folder is missing, bring it back. If it is meant so, allow it with"
-        " --max-gone 100%, or choose another --output.",
+        " --max-gone 100% of 'tlpipe embed', or choose another feature file.",
     )
 
 

@@ -18,6 +18,7 @@ from tlpipe.stages.store import (
     FeatureFile,
     FeatureHeader,
     Parts,
+    parted_as,
     rows_per_file,
 )
 from tlpipe.types import DEFAULT_BACKBONE, FEATURE_SUFFIXES, ProgressCallback, Split
@@ -157,7 +158,8 @@ def embed_with(
             header = arithmetic.settle(source, earlier.header, progress)
             if earlier.file is not None:
                 check_gone(source, earlier.file, found, update.max_gone)
-            if earlier.file is not None and found.same:
+            as_asked = earlier.file is not None and parted_as(earlier.file, update.set_above)
+            if earlier.file is not None and found.same and as_asked:
                 earlier.known.close()  # some systems remove no file that is open
                 parts.remove()  # a run may have been cut short just before
                 return _as_it_was(output, source.survey, earlier.file, options)

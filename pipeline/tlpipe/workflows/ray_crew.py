@@ -10,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -24,6 +22,7 @@ from tlpipe.machine import usable_cores
 from tlpipe.workflows.cluster_needs import Needs, needs_of
 from tlpipe.workflows.cluster_worker import Said, Worker
 from tlpipe.workflows.partitions import Finished, Job, Lost, Partition
+from tlpipe.workflows.ray_signals import named_signals, own_signals
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +96,7 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
         how = {"address": "local", "num_cpus": usable_cores(), "include_dashboard": False}
     try:
         _reach(address)
-        with _own_signals():
+        with own_signals():
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **how)
     except (ConnectionError, ValueError, RuntimeError, OSError) as exc:
         raise ClusterError(
@@ -107,7 +106,8 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
             " set RAY_AUTH_MODE=token here.",
         ) from exc
     try:
-        yield
+        with named_signals():
+            yield
     finally:
         ray.shutdown()
 
@@ -118,23 +118,6 @@ def _reach(address: str | None) -> None:
     if colon and port.isdecimal():
         with socket.create_connection((host.strip("[]"), int(port)), timeout=10):
             pass
-
-
-@contextlib.contextmanager
-def _own_signals() -> Iterator[None]:
-    """Have SIGTERM do what it did: ray.init puts a handler of its own, which exits with 15."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    except SystemExit as exc:
-        if exc.code == signal.SIGTERM:
-            raise SystemExit(128 + signal.SIGTERM) from exc
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @dataclass(eq=False)

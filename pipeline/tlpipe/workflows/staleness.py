@@ -21,7 +21,8 @@ def check_fresh(file: FeatureFile, header: FeatureHeader, where: str) -> None:
         f"{where} holds embeddings of {_backbone_name(old)!r} (fingerprint"
         f" {old.fingerprint[:12]}...), not of {_backbone_name(header)!r}"
         f" ({header.fingerprint[:12]}...). They differ in: {differing}.",
-        hint="Choose another --output, embed as before, or start anew with --overwrite.",
+        hint="Choose another feature file, embed as before, or start anew with --overwrite of"
+        " 'tlpipe embed'.",
     )
 
 

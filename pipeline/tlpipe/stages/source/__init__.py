@@ -63,7 +63,7 @@ from tlpipe.stages.source.survey import Survey as Survey
 from tlpipe.stages.source.survey import printable as printable
 from tlpipe.stages.source.table_files import find_tables
 from tlpipe.stages.source.walk import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
-from tlpipe.types import Block, Split
+from tlpipe.types import FEATURE_SUFFIXES, Block, Split
 
 
 def open_source(
@@ -109,6 +109,7 @@ def open_source(
     if is_dir(path):
         return _folder(path, allowed)
     if is_file(path):
+        _refuse_features(path)
         open_file = _opener(path.name)
         if open_file is None:
             refuse_compressed(path)
@@ -149,6 +150,16 @@ def _folder(path: Path, allowed: Sequence[str]) -> Source:
 def _opener(name: str) -> OpenFile | None:
     """What opens a file that lists or holds images, by its name; None for any other."""
     return _FILES.get(Path(name).suffix.lower()) or (open_idx if is_idx_name(name) else None)
+
+
+def _refuse_features(path: Path) -> None:
+    """Tell a file of embeddings from an image of a name that says nothing."""
+    if path.suffix.lower() in FEATURE_SUFFIXES:
+        raise SourceError(
+            f"The source {str(path)!r} is a feature file: it holds embeddings, and no images.",
+            hint="Give the images that it was made of. 'tlpipe train-head' trains on a feature"
+            " file, and 'tlpipe classify' runs a classifier's head over it.",
+        )
 
 
 def _single(path: Path) -> Source:

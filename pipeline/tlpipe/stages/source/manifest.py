@@ -67,7 +67,7 @@ def open_manifest(path: Path, allowed: Sequence[str], open_rows: OpenRows) -> So
             if gone:
                 raise SourceError(f"{where} has no columns {brief.repr(gone)} any more.")
             more = [columns.more[names.index(name)] for name in asked.columns]
-            unused = [name for name in names if name not in asked.columns]
+            unused = asked.unused(names)
             if unused:
                 survey.notices.append(f"Further columns of the manifest: {brief.repr(unused)}.")
             lines = Manifest(where, as_folder(str(path.parent)), allowed)

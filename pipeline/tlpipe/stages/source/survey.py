@@ -83,10 +83,17 @@ class Asked:
         Sizes and times of change.
     columns : tuple of str
         Further columns, some of those that the source has.
+    used : tuple of str
+        Further columns that another walk is asked for: no notice calls them unused.
     """
 
     stats: bool = False
     columns: tuple[str, ...] = ()
+    used: tuple[str, ...] = ()
+
+    def unused(self, columns: Sequence[str]) -> list[str]:
+        """Those of a source's further columns that nobody asks for."""
+        return [name for name in columns if name not in self.columns and name not in self.used]
 
 
 ListBlocks = Callable[[Survey, Asked], Iterator[Block]]
@@ -138,6 +145,7 @@ class Source:
         self.columns = tuple(columns)
         self._list_blocks = list_blocks
         self._survey: Survey | None = None
+        self._used: tuple[str, ...] = ()
         self._text = text
 
     @property
@@ -171,7 +179,7 @@ class Source:
         return Source(name, blocks, reader=self.reader, walked=False, columns=self.columns)
 
     def check_columns(self, columns: Sequence[str]) -> None:
-        """Refuse columns that the source has not.
+        """Refuse columns that the source has not; surveys then count these as used.
 
         Raises
         ------
@@ -185,6 +193,8 @@ class Source:
                 hint="Further columns are those of a manifest or table beside path, label and"
                 " split.",
             )
+        if tuple(columns) != self._used:
+            self._used, self._survey = tuple(columns), None
 
     def scan(self, *, stats: bool, columns: Sequence[str] = ()) -> Iterator[Block]:
         """Walk the source once; when it ends, the survey is that of this walk.
@@ -207,7 +217,7 @@ class Source:
             The source cannot be listed, is ambiguous, or ends without an image.
         """
         survey = Survey("")
-        yield from self._list_blocks(survey, Asked(stats, tuple(columns)))
+        yield from self._list_blocks(survey, Asked(stats, tuple(columns), self._used))
         if not survey.count:
             raise self._without_image(survey)
         self._survey = survey

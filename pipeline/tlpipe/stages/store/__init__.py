@@ -43,6 +43,7 @@ from tlpipe.stages.store.mended import Mended as Mended
 from tlpipe.stages.store.parts import Parts as Parts
 from tlpipe.stages.store.parts import part_path as part_path
 from tlpipe.stages.store.read import FeatureFile as FeatureFile
+from tlpipe.stages.store.read import parted_as as parted_as
 from tlpipe.stages.store.read import rows_per_file as rows_per_file
 from tlpipe.stages.store.rows import Rows as Rows
 from tlpipe.stages.store.rows import rows_of as rows_of

@@ -226,3 +226,9 @@ def rows_per_file(asked: int | None, before: FeatureFile | None = None) -> int:
     if asked is None and before is not None:
         asked = before.part_rows
     return SET_ABOVE if asked is None else asked
+
+
+def parted_as(file: FeatureFile, asked: int | None) -> bool:
+    """Whether its rows lie in files as they would if it were written anew with `asked`."""
+    most = rows_per_file(asked, file)
+    return file.part_rows == (most if file.count > most else None) or asked is None

@@ -97,7 +97,7 @@ def _train_plan(job: Job) -> Plan:
 
 def _features_plan(job: Job, *, overwrite: bool, update: UpdateOptions) -> Plan:
     """What embedding would do with what earlier runs left."""
-    from tlpipe.stages.store import FeatureHeader, Parts
+    from tlpipe.stages.store import FeatureHeader, Parts, parted_as
     from tlpipe.version import __version__
     from tlpipe.workflows.common import now
     from tlpipe.workflows.earlier import Comparison, check_gone, compare, earlier_runs
@@ -132,7 +132,8 @@ def _features_plan(job: Job, *, overwrite: bool, update: UpdateOptions) -> Plan:
         if earlier.file is not None:
             check_gone(source, earlier.file, found, update.max_gone)
         meaning = f"The feature file {str(output)!r} would be written anew."
-        if earlier.file is not None and found.same:
+        as_asked = earlier.file is None or parted_as(earlier.file, update.set_above)
+        if earlier.file is not None and found.same and as_asked:
             meaning = f"The feature file {str(output)!r} is up to date: nothing would be done."
         elif earlier.file is not None:
             meaning = (

@@ -192,6 +192,10 @@ def _places(
                 found[name] = text_or_path(text, folder)
             elif name == SOURCE and is_address(text):
                 found[name] = text
+            elif name == SOURCE and text == "-":
+                raise ValueError(
+                    "is '-'; a job does not read standard input. Name a manifest of the images."
+                )
             else:
                 found[name] = path_of(text, folder)
         except ValueError as exc:

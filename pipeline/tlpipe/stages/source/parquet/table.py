@@ -89,7 +89,7 @@ def _source(
         survey.layout += " of images"
         if others:
             survey.skipped[NO_IMAGES] += others
-        unused = [name for name in columns if name not in asked.columns]
+        unused = asked.unused(columns)
         if unused:
             survey.notices.append(f"Further columns of the table: {brief.repr(unused)}.")
         for block in listing.blocks(asked):
