@@ -26,6 +26,7 @@ LAYERS = [
         "machine",
         "parquet_guard",
         "parquet_pages",
+        "parts_folder",
         "picture",
         "precision",
         "quantities",

@@ -9,14 +9,12 @@ taken their own name the folder is removed.
 from __future__ import annotations
 
 import logging
-import os
-import re
 import secrets
 import time
 from pathlib import Path
 
-from tlpipe.errors import OutputError
 from tlpipe.files import sync_folder, whole_file
+from tlpipe.parts_folder import PartsFolder, mark_of, number_of
 from tlpipe.stages.predictions.part_file import OTHER_JOB, PartFile, described, write_part
 from tlpipe.stages.predictions.rows import Row
 
@@ -28,12 +26,10 @@ PART_S = 15.0
 PART_ROWS = 8192
 """Rows at which a part is finished: they are in memory until then, and when they are taken up."""
 
-_NAME = re.compile(r"([0-9]{6,})-[0-9a-f]{8}\.jsonl")
-
 _DONE = "done"
 
 
-class PredictionParts:
+class PredictionParts(PartsFolder):
     """The folder of parts of a file of predictions.
 
     Parameters
@@ -58,34 +54,13 @@ class PredictionParts:
     """
 
     def __init__(self, target: Path, job: str, run: str = "") -> None:
-        self._target = real = Path(os.path.realpath(target))
+        super().__init__(target, r"[0-9]{6,}-[0-9a-f]{8}\.jsonl", _DONE)
         self.job, self.run = job, run or secrets.token_hex(8)
-        self.folder = real.with_name(f".{real.name}.parts")
-        self.temporary = self.folder / f"file{real.suffix}"
+        self.temporary = self.folder / f"file{self.target.suffix}"
         self._tmp = self.folder / f"part-{secrets.token_hex(4)}.tmp"
-        self.kept = 0
         self._rows: list[Row] = []
         self._since = 0.0
         self.next = 0
-
-    def names(self) -> list[Path]:
-        """Finished parts of any job, in the order in which they were written.
-
-        Raises
-        ------
-        OutputError
-            The folder cannot be listed.
-        """
-        try:
-            found = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as exc:
-            raise OutputError(
-                f"The unfinished work in {str(self.folder)!r} cannot be read: {exc.strerror}.",
-                hint="Correct its permissions, or remove it by hand to do without it.",
-            ) from exc
-        return sorted(found, key=lambda path: (_number(path), path.name))
 
     def open(self) -> list[PartFile]:
         """What earlier runs of the same job left.
@@ -95,7 +70,7 @@ class PredictionParts:
         OutputError
             The folder cannot be listed.
         """
-        if _mark_of(self._target) == self._done():
+        if mark_of(self.target) == self.marked():
             return []  # that run was finished, and cut short when it had only to tidy up
         found = [described(path, self.job) for path in self.names()]
         if OTHER_JOB in found:
@@ -122,12 +97,8 @@ class PredictionParts:
                 if path.name not in kept:
                     path.unlink()
         except OSError as exc:
-            raise OutputError(
-                f"The folder {str(self.folder)!r} cannot be made or written: {exc.strerror}.",
-                hint="It holds the finished work until the output is whole: the output's folder"
-                " must be writable and have room.",
-            ) from exc
-        self.next = max((_number(part.path) for part in keep), default=-1) + 1
+            raise self._unmakable(exc) from exc
+        self.next = max((number_of(part.path) for part in keep), default=-1) + 1
 
     def add(self, row: Row) -> None:
         """Take a row; finish a part when it is time.
@@ -176,44 +147,5 @@ class PredictionParts:
         OSError
             That cannot be written.
         """
-        with whole_file(self.folder / _DONE, self._tmp) as temporary:
-            temporary.write_text(_mark_of(self.temporary), encoding="ascii")
-
-    def _done(self) -> str:
-        try:
-            return (self.folder / _DONE).read_text(encoding="ascii")
-        except OSError:
-            return ""
-
-    def remove(self) -> None:
-        """Remove the folder and all that is in it.
-
-        Raises
-        ------
-        OutputError
-            The system refuses.
-        """
-        try:
-            if self.folder.exists():
-                # The mark last: without it the parts would be taken for those of a run cut short.
-                for path in sorted(self.folder.iterdir(), key=lambda path: path.name == _DONE):
-                    path.unlink()
-                self.folder.rmdir()
-        except OSError as exc:
-            raise OutputError(
-                f"The folder {str(self.folder)!r} cannot be removed: {exc.strerror}.",
-                hint="It holds finished work that is not needed any more: remove it by hand.",
-            ) from exc
-
-
-def _number(path: Path) -> int:
-    return int(path.name.partition("-")[0])
-
-
-def _mark_of(path: Path) -> str:
-    """What tells a file from another one that takes its name; it stays when it is renamed."""
-    try:
-        found = path.stat()
-    except OSError:
-        return "none"
-    return f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"
+        with whole_file(self._mark, self._tmp) as temporary:
+            temporary.write_text(mark_of(self.temporary), encoding="ascii")

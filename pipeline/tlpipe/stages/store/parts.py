@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from tlpipe.errors import FeatureFileError, OutputError
+from tlpipe.errors import FeatureFileError
 from tlpipe.files import sync_folder, whole_file
+from tlpipe.parts_folder import PartsFolder, mark_of, number_of
 from tlpipe.stages.store.features import sound_rows
 from tlpipe.stages.store.generations import tidy
 from tlpipe.stages.store.layout import SPAN_ROWS, FeatureHeader
@@ -38,10 +37,9 @@ MANY = 16
 """Parts of earlier runs that are joined into one, so that few files are open at once."""
 
 _ANEW = "anew"
-_IS_PART = re.compile(r"[0-9]+\.h5")
 
 
-class Parts:
+class Parts(PartsFolder):
     """The folder of parts of a feature file. Used by one process at a time, which has the lock.
 
     Parameters
@@ -63,12 +61,10 @@ class Parts:
     """
 
     def __init__(self, target: Path, most: int = MANY) -> None:
+        super().__init__(target, r"[0-9]+\.h5", _ANEW)
         self._most = most
-        self._target = real = Path(os.path.realpath(target))
-        self.folder = real.with_name(f".{real.name}.parts")
         self.temporary = self.folder / "file.tmp"
         self._tmp = self.folder / "part.tmp"
-        self.kept = 0
         self._rows: list[Rows] = []
         self._bytes, self.next, self._dim, self._since = 0, 0, 0, 0.0
         self._header: FeatureHeader | None = None
@@ -85,37 +81,12 @@ class Parts:
         OutputError
             The mark cannot be read.
         """
-        try:
-            said = (self.folder / _ANEW).read_text(encoding="ascii")
-        except (FileNotFoundError, NotADirectoryError):
+        said = self.marked()
+        if said is None:
             return False
-        except OSError as exc:
-            raise self._unreadable(exc) from exc
         inode, _, state = said.partition(" ")
-        inode_now, _, state_now = _mark_of(self._target).partition(" ")
+        inode_now, _, state_now = mark_of(self.target).partition(" ")
         return inode == inode_now or state == state_now  # some systems number files at each mount
-
-    def _unreadable(self, exc: OSError) -> OutputError:
-        return OutputError(
-            f"The unfinished work in {str(self.folder)!r} cannot be read: {exc.strerror or exc}.",
-            hint="Correct its permissions, or remove it by hand to do without it.",
-        )
-
-    def names(self) -> list[Path]:
-        """Finished parts, in the order in which they were written.
-
-        Raises
-        ------
-        OutputError
-            The folder cannot be listed.
-        """
-        try:
-            found = [p for p in self.folder.iterdir() if _IS_PART.fullmatch(p.name)]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as exc:
-            raise self._unreadable(exc) from exc
-        return sorted(found, key=_number)
 
     def open(self) -> list[FeatureFile]:
         """Open the finished parts; many are joined first. Damaged ones are left out, and said.
@@ -156,7 +127,7 @@ class Parts:
         if header is None:
             return
         header = replace(header, provider=", ".join(sorted(providers)))
-        path = part_path(self.folder, _number(paths[-1]) + 1)
+        path = part_path(self.folder, number_of(paths[-1]) + 1)
         with contextlib.ExitStack() as stack:
             writer: FeatureWriter | None = None
             for name in paths:
@@ -190,8 +161,8 @@ class Parts:
             The folder cannot be made or written.
         """
         self._header, self._dim = header, dim
-        self.next = max(map(_number, self.names()), default=-1) + 1
-        mark = self.folder / _ANEW
+        self.next = max(map(number_of, self.names()), default=-1) + 1
+        mark = self._mark
         try:
             self.folder.mkdir(exist_ok=True)
             sync_folder(self.folder.parent)
@@ -199,14 +170,10 @@ class Parts:
                 mark.unlink(missing_ok=True)
             unmarked = anew and not mark.exists()
         except OSError as exc:
-            raise OutputError(
-                f"The folder {str(self.folder)!r} cannot be made: {exc.strerror or exc}.",
-                hint="It holds the finished work until the output is whole: the output's folder"
-                " must be writable and have room.",
-            ) from exc
+            raise self._unmakable(exc) from exc
         if unmarked:
             with whole_file(mark, self._tmp) as under_way:
-                under_way.write_text(_mark_of(self._target), encoding="ascii")
+                under_way.write_text(mark_of(self.target), encoding="ascii")
 
     def add(self, rows: Rows) -> None:
         """Take rows; finish a part when it is time.
@@ -259,36 +226,10 @@ class Parts:
         OutputError
             The system refuses.
         """
-        try:
-            if self.folder.exists():
-                # The mark last: without it the parts would be taken for those of an update.
-                for path in sorted(self.folder.iterdir(), key=lambda path: path.name == _ANEW):
-                    path.unlink()
-                self.folder.rmdir()
-        except OSError as exc:
-            raise self._unremovable(exc) from exc
-        tidy(self._target)
-
-    def _unremovable(self, exc: OSError) -> OutputError:
-        return OutputError(
-            f"The folder {str(self.folder)!r} cannot be removed: {exc.strerror or exc}.",
-            hint="It holds finished work that is not needed any more: remove it by hand.",
-        )
+        super().remove()
+        tidy(self.target)
 
 
 def part_path(folder: Path, number: int) -> Path:
     """Path of a part."""
     return folder / f"{number:06d}.h5"
-
-
-def _number(path: Path) -> int:
-    return int(path.stem)
-
-
-def _mark_of(path: Path) -> str:
-    """What tells a file from the one that will replace it."""
-    try:
-        found = path.stat()
-    except OSError:
-        return "none"
-    return f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"
