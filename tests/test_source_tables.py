@@ -139,7 +139,7 @@ def test_further_columns_are_text(tmp_path: Path) -> None:
     assert source.columns == ("n", "note", "deep", "late")
     more = [item.more for item in source.items(["late", "n", "deep"])]
     assert more == [("", "1", '{"k":[1]}'), ("1.5", "", "")]
-    assert source.survey.notices == ["Further columns of the manifest: ['note']."]
+    assert source.survey.notices == ["Columns of the manifest that are not used: ['note']."]
     csv = tmp_path / "m.csv"
     csv.write_text("x,path,y,url\n1,a,2,u\n")
     assert open_source(csv).columns == ("x", "y", "url")

@@ -187,7 +187,7 @@ def test_a_manifest_stays_in_its_order(tmp_path: Path) -> None:
         Item("/abs/a.png", "/abs/a.png", "cat", Split.VALIDATION),
         Item("q", str(tmp_path / "q"), None, Split.NONE),
     ]
-    assert source.survey.notices == ["Further columns of the manifest: ['note']."]
+    assert source.survey.notices == ["Columns of the manifest that are not used: ['note']."]
     assert dict(source.survey.skipped) == {"blank line": 1}
 
 

@@ -69,7 +69,9 @@ def open_manifest(path: Path, allowed: Sequence[str], open_rows: OpenRows) -> So
             more = [columns.more[names.index(name)] for name in asked.columns]
             unused = asked.unused(names)
             if unused:
-                survey.notices.append(f"Further columns of the manifest: {brief.repr(unused)}.")
+                survey.notices.append(
+                    f"Columns of the manifest that are not used: {brief.repr(unused)}."
+                )
             lines = Manifest(where, as_folder(str(path.parent)), allowed)
             for batch in rows.batches(columns, more, survey):
                 block = lines.block(batch)

@@ -91,7 +91,7 @@ def _source(
             survey.skipped[NO_IMAGES] += others
         unused = asked.unused(columns)
         if unused:
-            survey.notices.append(f"Further columns of the table: {brief.repr(unused)}.")
+            survey.notices.append(f"Columns of the table that are not used: {brief.repr(unused)}.")
         for block in listing.blocks(asked):
             survey.labels.update(zip(block.splits, block.labels, strict=True))
             yield block
