@@ -216,7 +216,8 @@ def test_any_classifier(built: Built) -> None:
     inside, last = evaluated(model, [built.tensor, model.graph.output[0].name], images)
     expected = as_vector(inside, built.pooling)
     ours = embed(found, images)
-    near = 2e-5 * float(np.abs(expected).max())
+    # float32 rounds what stands inside, which may be much greater than what comes out.
+    near = 5e-6 + 2e-5 * float(np.abs(expected).max())
     np.testing.assert_allclose(ours, expected, rtol=0, atol=near, err_msg=built.text)
     for number in range(len(images)):
         alone = embed(found, images[number : number + 1])
