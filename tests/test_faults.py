@@ -66,7 +66,7 @@ class Place:
             shutil.rmtree(place, ignore_errors=True)
             shutil.copytree(self.folder / saved, place)  # times of change as well
 
-    def embed(self, network: Any = None, **more: Any) -> FakeNetwork:
+    def embed(self, network: Any = None, *, threads: int | None = None, **more: Any) -> FakeNetwork:
         network = network or FakeNetwork()
         with pytest.MonkeyPatch.context() as patch:
             use_network(patch, network)
@@ -74,7 +74,7 @@ class Place:
                 self.source,
                 self.output,
                 backbone=self.card,
-                options=RunOptions(batch_size=2),
+                options=RunOptions(batch_size=2, threads=threads),
                 **more,
             )
         return network
@@ -230,7 +230,7 @@ def when(count: int, act: Callable[[], object]) -> Callable[[Progress], None]:
 
 
 class Acting(FakeNetwork):
-    """Does something at its second call, when most images are not read yet."""
+    """Does something at its second call: in one thread, most images are not read yet."""
 
     def __init__(self, act: Callable[[], object]) -> None:
         super().__init__()
@@ -247,7 +247,7 @@ class Acting(FakeNetwork):
 def test_a_source_that_goes_away_is_an_error(place: Place, what: str) -> None:
     gone, aside = place.folder / what, place.folder / "aside"
     with pytest.raises(SourceError, match=r"went away while it was read|cannot be listed"):
-        place.embed(Acting(lambda: gone.rename(aside)))
+        place.embed(Acting(lambda: gone.rename(aside)), threads=1)
     assert datasets(place.output) == place.old
     aside.rename(gone)
     place.check_continues()
@@ -289,7 +289,7 @@ def test_a_disk_that_goes_away_is_no_fault_of_its_images(
     with monkeypatch.context() as patch:
         network = Acting(lambda: patch.setattr(Path, "open", refuse))
         with pytest.raises(SourceError, match="went away while it was read"):
-            place.embed(network)
+            place.embed(network, threads=1)
     assert datasets(place.output) == place.old
     place.check_continues()
 
