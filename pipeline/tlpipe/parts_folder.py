@@ -11,6 +11,9 @@ from pathlib import Path
 
 from tlpipe.errors import OutputError
 
+PART_S = 15.0
+"""Age of the oldest row at which a part is finished: what a crash can cost, in seconds of work."""
+
 
 class PartsFolder:
     """A folder of numbered parts, and a mark that says what they are for.

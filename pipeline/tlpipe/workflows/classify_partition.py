@@ -19,7 +19,7 @@ from tlpipe.workflows.partitions import Partition
 from tlpipe.workflows.pixels import loader
 from tlpipe.workflows.run_options import RunOptions
 from tlpipe.workflows.running import Reporter, planned
-from tlpipe.workflows.sent import SentNetwork, SentSource
+from tlpipe.workflows.sent import SentNetwork, SentSource, opened_on_worker
 from tlpipe.workflows.source_watch import SourceWatch
 
 
@@ -75,9 +75,7 @@ class ClassifyJob:
             As from ``SentSource.check_node``.
         DeviceError, BackboneError, OptionError
         """
-        self.source.check_node()
-        network = self.network.open(cores)
-        here = replace(self.options, engine="local", address=None, threads=cores + network.lanes)
+        network, here = opened_on_worker(self.source, self.network, self.options, cores)
         return network.provider, _Classifying(replace(self, options=here), network)
 
 

@@ -29,7 +29,7 @@ from tlpipe.types import Item, Reject, Twin
 from tlpipe.workflows.earlier import Comparison, Earlier
 from tlpipe.workflows.partitions import Partition
 from tlpipe.workflows.run_options import RunOptions
-from tlpipe.workflows.sent import SentNetwork, SentSource
+from tlpipe.workflows.sent import SentNetwork, SentSource, opened_on_worker
 from tlpipe.workflows.update import Job, Tally, Update
 
 MOST_LOOKED_UP = 1 << 21
@@ -96,9 +96,7 @@ class EmbedJob:
             As from ``SentSource.check_node``.
         DeviceError, BackboneError, OptionError, FeatureFileError
         """
-        self.source.check_node()
-        network = self.network.open(cores)
-        here = replace(self.options, engine="local", address=None, threads=cores + network.lanes)
+        network, here = opened_on_worker(self.source, self.network, self.options, cores)
         return network.provider, _Embedding(replace(self, options=here), network)
 
 

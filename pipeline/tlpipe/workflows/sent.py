@@ -18,6 +18,7 @@ from tlpipe.stages.session import open_network
 from tlpipe.stages.source import Source
 from tlpipe.types import Reject, Stage
 from tlpipe.version import __version__
+from tlpipe.workflows.run_options import RunOptions
 from tlpipe.workflows.shared_storage import SharedStorage
 
 
@@ -51,6 +52,23 @@ class SentNetwork:
         """Open it here; raises as ``open_network``."""
         network = open_network(self.content, replace(self.execution, threads=threads))
         return network if self.outputs is None else network.only(self.outputs)
+
+
+def opened_on_worker(
+    source: SentSource, network: SentNetwork, options: RunOptions, cores: int
+) -> tuple[OpenedNetwork, RunOptions]:
+    """The network, opened on a worker of `cores` cores, and the options with which it works there.
+
+    Raises
+    ------
+    ClusterError, SourceError
+        As from ``SentSource.check_node``.
+    DeviceError, BackboneError, OptionError
+        As from ``SentNetwork.open``.
+    """
+    source.check_node()
+    opened = network.open(cores)
+    return opened, replace(options, engine="local", address=None, threads=cores + opened.lanes)
 
 
 @dataclass(frozen=True)

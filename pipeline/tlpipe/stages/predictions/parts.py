@@ -14,14 +14,11 @@ import time
 from pathlib import Path
 
 from tlpipe.files import sync_folder, whole_file
-from tlpipe.parts_folder import PartsFolder, mark_of, number_of
+from tlpipe.parts_folder import PART_S, PartsFolder, mark_of, number_of
 from tlpipe.stages.predictions.part_file import OTHER_JOB, PartFile, described, write_part
 from tlpipe.stages.predictions.rows import Row
 
 _log = logging.getLogger(__name__)
-
-PART_S = 15.0
-"""Age of the oldest row at which a part is finished: what a crash can cost, in seconds of work."""
 
 PART_ROWS = 8192
 """Rows at which a part is finished: they are in memory until then, and when they are taken up."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tlpipe.errors import FeatureFileError
 from tlpipe.files import sync_folder, whole_file
-from tlpipe.parts_folder import PartsFolder, mark_of, number_of
+from tlpipe.parts_folder import PART_S, PartsFolder, mark_of, number_of
 from tlpipe.stages.store.features import sound_rows
 from tlpipe.stages.store.generations import tidy
 from tlpipe.stages.store.layout import SPAN_ROWS, FeatureHeader
@@ -26,9 +26,6 @@ from tlpipe.stages.store.rows import Rows
 from tlpipe.stages.store.write import FeatureWriter, feature_writer
 
 _log = logging.getLogger(__name__)
-
-PART_S = 15.0
-"""Age of the oldest row at which a part is finished: what a crash can cost, in seconds of work."""
 
 PART_BYTES = 32 << 20
 """Bytes of vectors at which a part is finished: they are held in memory until then."""
