@@ -80,12 +80,13 @@ OWNERS = {
         "stages/source/parquet/",
         "stages/tables/parquet.py",
     },
+    "jinja2": {"stages/page/"},
     "ray": {"workflows/ray_crew.py"},
     "sqlite3": {"stages/store/index.py"},
 }
 
 HEAVY = set(
-    "numpy onnx onnxruntime openvino h5py sklearn scipy PIL pyarrow rich fsspec ray".split()
+    "numpy onnx onnxruntime openvino h5py sklearn scipy PIL pyarrow rich fsspec ray jinja2".split()
 )
 
 
