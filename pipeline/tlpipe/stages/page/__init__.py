@@ -1,0 +1,46 @@
+"""Page: writes what a report holds as one HTML file that needs nothing else.
+
+Takes a ``Report`` or a ``Comparison``, gives text. Owns Jinja2; imports ``types`` only.
+"""
+
+from __future__ import annotations
+
+from tlpipe.stages.page.content import (
+    Bin,
+    ClassRow,
+    Comparison,
+    Contender,
+    CurvePoint,
+    Figure,
+    Images,
+    Matrix,
+    Mistakes,
+    Pairs,
+    Projection,
+    Reliability,
+    Report,
+    Sheet,
+    Suspect,
+    Suspects,
+    Twins,
+)
+
+__all__ = [
+    "Bin",
+    "ClassRow",
+    "Comparison",
+    "Contender",
+    "CurvePoint",
+    "Figure",
+    "Images",
+    "Matrix",
+    "Mistakes",
+    "Pairs",
+    "Projection",
+    "Reliability",
+    "Report",
+    "Sheet",
+    "Suspect",
+    "Suspects",
+    "Twins",
+]
