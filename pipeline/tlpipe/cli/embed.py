@@ -55,8 +55,8 @@ def embed_command(
     and optionally 'label' and 'split', Parquet tables that hold the images, a tar or zip archive of
     such a folder or with label files beside the images (WebDataset), 'shards/{000..099}.tar', IDX
     files (MNIST), a NumPy file of images, an address (https://, s3://, gs://, az://), or - for a
-    list on standard input: see docs/sources.md. Links and paths may lead outside it only where
-    --allow-outside says so.
+    list on standard input: see docs/reference/sources.md. Links and paths may lead outside it only
+    where --allow-outside says so.
 
     Where the output exists it is updated: images that are new or changed are embedded, those gone
     are dropped, labels and splits follow the source. A run that was cut short is continued.

@@ -86,8 +86,8 @@ def run_options(command: F) -> F:
         click.option(
             "--precision",
             type=click.Choice(PRECISIONS),
-            help="Of the arithmetic inside the network; see docs/precision.md. bf16 and int8 are"
-            " for CPUs.  [default: fp32; of an int8 classifier int8]",
+            help="Of the arithmetic inside the network; see docs/reference/precision.md. bf16 and"
+            " int8 are for CPUs.  [default: fp32; of an int8 classifier int8]",
         ),
         click.option(
             "--runtime",
@@ -137,7 +137,7 @@ def engine_options(command: F) -> F:
             default="local",
             show_default=True,
             help="ray: on the nodes of a Ray cluster (pip install 'tlpipe[ray]'), one worker per"
-            " core or GPU; --threads then counts the cores of each. See docs/ray.md.",
+            " core or GPU; --threads then counts the cores of each. See docs/how-to/ray.md.",
         ),
     ):
         command = option(command)

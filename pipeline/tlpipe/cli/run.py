@@ -32,8 +32,8 @@ def run_command(ctx: click.Context, job: Path, dry_run: bool) -> None:
     """Run a job: a command and its settings, as a file.
 
     JOB is a TOML file that says what 'train', 'embed', 'train-head', 'classify' or 'evaluate' is to
-    do: see docs/jobs.md. All its mistakes are listed before anything is done. Beside the output,
-    OUTPUT.run.json records the run: settings, versions, digests, counts and times.
+    do: see docs/reference/jobs.md. All its mistakes are listed before anything is done. Beside the
+    output, OUTPUT.run.json records the run: settings, versions, digests, counts and times.
 
     \b
     Example:

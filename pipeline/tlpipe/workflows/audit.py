@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 NEAR = 0.95
-"""Cosine from which on two images count as nearly the same; ``docs/audit.md`` says why."""
+"""Cosine from which on two images count as nearly the same: ``docs/reference/audit.md``."""
 
 MIN_FOLDS = 3
 """Fewest folds that must hold rows of a class, for its rows to be judged: two of them always

@@ -18,7 +18,7 @@ stream of blocks (a source is never held in memory). Imports ``errors``, ``types
 * any of these at an address, of the web or of an object store;
 * a list of paths and addresses on standard input; images that a program gives one by one.
 
-``docs/sources.md`` specifies them.
+``docs/reference/sources.md`` specifies them.
 
 Folders are walked in the order of their path components, so that two listings can be merged as
 streams; what else lists images stays in its own order. Hidden names and files whose extension is of

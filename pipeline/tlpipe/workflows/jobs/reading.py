@@ -48,7 +48,7 @@ def read_job(path: str | Path, environment: Mapping[str, str] | None = None) -> 
     Parameters
     ----------
     path : str or pathlib.Path
-        A TOML file; ``docs/jobs.md`` explains it. Paths in it are relative to its folder.
+        A TOML file; ``docs/reference/jobs.md`` explains it. Paths in it are relative to its folder.
     environment : mapping of str to str, optional
         For ``${NAME}`` in its texts; by default that of this process.
 
