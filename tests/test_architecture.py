@@ -24,6 +24,7 @@ LAYERS = [
         "last_layer",
         "lock",
         "machine",
+        "near",
         "parquet_guard",
         "parquet_pages",
         "parts_folder",

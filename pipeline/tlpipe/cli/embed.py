@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from tlpipe.cli.kinds import FEATURES
 from tlpipe.cli.log import facts_of
 from tlpipe.cli.network_options import backbone_option, found_backbone, network_options
 from tlpipe.cli.options import (
@@ -28,7 +29,7 @@ from tlpipe.cli.show import counted, say, show_rejects, show_survey
 
 @click.command("embed", cls=Sectioned)
 @source_argument
-@output_option("The feature file (.h5) to write.")
+@output_option("The feature file (.h5) to write.", FEATURES)
 @backbone_option
 @network_options
 @run_options
