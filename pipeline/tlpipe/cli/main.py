@@ -35,7 +35,7 @@ from tlpipe.cli.models import models_group
 from tlpipe.cli.proof import repair_command, verify_command
 from tlpipe.cli.run import run_command
 from tlpipe.cli.show import colour, log_as_talk, reader_has_gone, tell
-from tlpipe.cli.signals import INTERRUPTED, install
+from tlpipe.cli.signals import INTERRUPTED, install, was_interrupted
 from tlpipe.cli.split import split_command
 from tlpipe.cli.train import train_command, train_head_command
 from tlpipe.cli.usage import Choice, plain_words, with_help
@@ -110,7 +110,7 @@ class TlpipeGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an error becomes a message and its exit code."""
         try:
-            return super().invoke(ctx)
+            return self._interruptible(ctx)
         except click.UsageError as exc:
             raise with_help(exc) from None
         except TlpipeError as exc:
@@ -132,6 +132,17 @@ class TlpipeGroup(click.Group):
         except SystemExit as exc:  # a signal
             code = exc.code if isinstance(exc.code, int) else 1
             _tell_stopped(exc, f"Stopped by {_signal_name(code)}", code)
+            raise
+
+    def _interruptible(self, ctx: click.Context) -> Any:
+        """Run the command; what fails in whatever way because of Ctrl-C is interrupted."""
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.ClickException):
+            raise
+        except Exception as exc:
+            if was_interrupted() and not ctx.params["debug"]:
+                raise KeyboardInterrupt from exc
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -8,11 +8,14 @@ from __future__ import annotations
 import _thread
 import contextlib
 import os
+import select
 import signal
 import sys
 import threading
 import time
 from typing import Any
+
+from tlpipe.cli.show import say
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 and the number of SIGINT, as shells have it."""
@@ -21,22 +24,29 @@ _SAME_PRESS_S = 0.3
 """Programs that start others pass Ctrl-C on, which the terminal has sent already: two signals so
 near to each other are one press."""
 
+_LONG_S = 1.0
+"""After this it is said that the run is being stopped: it may be within a long computation."""
+
 _stopping = False
 """Whether the process ends because of a signal: a second one must not cut short what the first one
 has finish. Schedulers send several."""
 
 _interrupted_at: float | None = None
+_own = threading.Event()  # set where the next SIGINT is this module's, and nobody's press
 
 
 def install() -> None:
     """Take the signals over; one that is ignored, as below ``nohup``, stays ignored."""
     sys.unraisablehook = raise_again
+    sys.excepthook = _shown_if_wrong
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _terminated)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupted)
+        if sys.platform != "win32":
+            _watch_presses()
 
 
 def _terminated(signum: int, _: object) -> None:
@@ -55,10 +65,54 @@ def _interrupted(_: int, __: object) -> None:
         _interrupted_at = now
         raise KeyboardInterrupt
     if now - _interrupted_at > _SAME_PRESS_S:
-        with contextlib.suppress(OSError, ValueError):
-            if sys.__stderr__ is not None and sys.__stderr__.isatty():
-                os.write(2, b"\x1b[?25h\n")  # the cursor, which a progress bar hides
-        os._exit(INTERRUPTED)
+        _end()
+
+
+def _watch_presses() -> None:
+    """Have a thread see each press at once: Python's handlers wait until compiled code returns."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=_presses, args=(reader,), name="ctrl-c", daemon=True).start()
+
+
+def _presses(reader: int) -> None:
+    """End the process at the second press; say what is going on where the first takes long."""
+    first: float | None = None
+    told = False
+    while True:
+        if first is not None and not told and not select.select([reader], [], [], _LONG_S)[0]:
+            told = True
+            text = "Stopping, as soon as what is being computed allows. Ctrl-C again ends at once."
+            say(text, level="warning")
+        for number in os.read(reader, 64):
+            if number != signal.SIGINT:
+                continue
+            if _own.is_set():
+                _own.clear()
+            elif first is None:
+                first = time.monotonic()
+            elif time.monotonic() - first > _SAME_PRESS_S:
+                _end()
+
+
+def _end() -> None:
+    """End the process at once."""
+    with contextlib.suppress(OSError, ValueError):
+        if sys.__stderr__ is not None and sys.__stderr__.isatty():
+            os.write(2, b"\x1b[?25h\n")  # the cursor, which a progress bar hides
+    os._exit(INTERRUPTED)
+
+
+def _shown_if_wrong(kind: Any, exc: BaseException, traceback: Any) -> None:
+    """Show an exception that nobody caught; of compiled code that prints Ctrl-C, show nothing."""
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, exc, traceback)
+
+
+def was_interrupted() -> bool:
+    """Whether Ctrl-C was pressed: compiled code that it interrupts may fail in a way of its own."""
+    return _interrupted_at is not None
 
 
 def raise_again(unraisable: sys.UnraisableHookArgs) -> None:
@@ -85,4 +139,6 @@ def _interrupt(number: int) -> None:
     if sys.platform == "win32":
         _thread.interrupt_main(number)
     else:
+        if number == signal.SIGINT:
+            _own.set()
         os.kill(os.getpid(), number)

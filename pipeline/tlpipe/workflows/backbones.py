@@ -55,6 +55,8 @@ def find_backbone(backbone: str | Path | Card, options: BackboneOptions | None =
     if is_network(backbone):
         return _ready(import_network(Path(backbone), options))
     card = backbone if isinstance(backbone, Card) else find_card(backbone)
+    if not isinstance(backbone, Card):
+        _log.info("Backbone %r: %s", card.name, _described(card))
     given = [
         f"--{name.replace('_', '-')}"
         for name in ("layer", "pooling", "input", "image_size")
@@ -71,6 +73,14 @@ def find_backbone(backbone: str | Path | Card, options: BackboneOptions | None =
         chosen = find_preprocess(options.preprocess, card.image_size)
         card = dataclasses.replace(card, preprocess=chosen)
     return _ready(card)
+
+
+def _described(card: Card) -> str:
+    """The pixels it takes, the numbers it gives, and where its weights come from."""
+    weights = card.weights
+    origin = weights.package or weights.file or ", ".join(weights.urls)
+    height, width = card.image_size
+    return f"{height} x {width} pixels, {card.output.dim:,} numbers, weights of {origin}."
 
 
 def is_network(backbone: str | Path | Card) -> TypeGuard[str | Path]:

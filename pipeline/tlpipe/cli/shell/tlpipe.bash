@@ -14,10 +14,11 @@ _tlpipe_completion() {
         while IFS= read -r name; do
             COMPREPLY+=("$name")
         done < <(
-            compgen -d -- "$current"
-            if [[ $kind == file ]]; then
-                for ending in ${value:-.*}; do
-                    [[ $ending == '.*' ]] && compgen -f -- "$current" && continue
+            if [[ $kind == file && -z $value ]]; then
+                compgen -f -- "$current"
+            else
+                compgen -d -- "$current"
+                for ending in $value; do
                     compgen -f -X "!*$ending" -- "$current"
                 done
             fi
