@@ -18,7 +18,7 @@ from click.shell_completion import (
     split_arg_string,
 )
 
-from tlpipe.cli.show import say
+from tlpipe.cli.show import on_terminal, say
 from tlpipe.cli.usage import Choice
 
 COMPLETE_VARIABLE = "_TLPIPE_COMPLETE"
@@ -91,7 +91,8 @@ def completion_command(shell: str | None) -> None:
     """Print the script by which a shell completes tlpipe's commands.
 
     It completes commands, options, their values, the names of backbones, and files of the kind that
-    is wanted. Without SHELL the script is for the one that $SHELL names.
+    is wanted. Without SHELL the script is for the one that $SHELL names. On a terminal it is
+    followed by where to put it.
 
     \b
     Example:
@@ -107,7 +108,8 @@ def completion_command(shell: str | None) -> None:
     root = click.get_current_context().find_root().command
     script = {"bash": _Bash, "zsh": _Zsh, "fish": _Fish}[given]
     click.echo(script(root, {}, "tlpipe", COMPLETE_VARIABLE).source(), nl=False)
-    say(
-        f"To have it in every new shell, make the folder where it is missing, and:\n"
-        f"{_INSTALL[given]}"
-    )
+    if on_terminal():  # else it is on its way to where it belongs, or a new shell evaluates it
+        say(
+            "\nTo have it in every new shell, make the folder where it is missing, and:\n"
+            f"{_INSTALL[given]}"
+        )

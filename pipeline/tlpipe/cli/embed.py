@@ -101,12 +101,14 @@ def show_embedded(result: Any) -> None:
     command = shlex.join(["tlpipe", "inspect", str(result.path), "--rejects"])
     show_rejects(result.rejects, f"List them: {command}")
     if result.lost_classes:
-        say(f"No image of these classes could be read: {', '.join(result.lost_classes)}.")
+        lost = ", ".join(result.lost_classes)
+        say(f"No image of these classes could be read: {lost}.", level="warning")
     if result.shared:
         command = shlex.join(["tlpipe", "split", str(result.path), "--check"])
         say(
             f"Identical images stand in more than one split: {result.shared:,}. Figures on held-out"
-            f" images will flatter. See them: {command}"
+            f" images will flatter. See them: {command}",
+            level="warning",
         )
     if result.too_many_rejects:
         say("These are more rejects than --max-rejects allows.", level="error")

@@ -18,8 +18,15 @@ def file_item(*endings: str) -> CompletionItem[str]:
     return CompletionItem(" ".join(endings), type="file")
 
 
-def _at_home(value: str) -> str:
-    """A path below "~", which shells leave as it is in quotes and behind "--option="."""
+def _at_home(
+    kind: click.ParamType[Any], value: str, param: click.Parameter | None, ctx: click.Context | None
+) -> str:
+    """A path below "~", which shells leave as it is in quotes and behind "--option=".
+
+    An empty one, as of a variable of the shell that is not set, would be the current folder.
+    """
+    if not value:
+        kind.fail("it is empty; is a variable of the shell not set?", param, ctx)
     return os.path.expanduser(value) if value.startswith(("~/", "~\\")) else value  # noqa: PTH111
 
 
@@ -33,7 +40,7 @@ class File(click.ParamType[Path]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Make a path of it."""
-        return Path(_at_home(os.fspath(value)))
+        return Path(_at_home(self, os.fspath(value), param, ctx))
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -59,7 +66,7 @@ class Name(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Leave it as it is, but for a path below one's home."""
-        return _at_home(str(value))
+        return _at_home(self, str(value), param, ctx)
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str

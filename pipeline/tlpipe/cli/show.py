@@ -173,12 +173,13 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     with console.capture() as drawn:
         _table(console, header, rows)
     lines = drawn.get().split("\n")
-    if not _on_terminal():  # without the empty line above, so that 'head -1' shows the header
+    if not on_terminal():  # without the empty line above, so that 'head -1' shows the header
         lines = [line.rstrip() for line in lines[not lines[0].strip() :]]
     click.echo("\n".join(lines), nl=False)
 
 
-def _on_terminal() -> bool:
+def on_terminal() -> bool:
+    """Whether standard output is a terminal."""
     return sys.stdout is not None and not sys.stdout.closed and sys.stdout.isatty()
 
 
@@ -186,7 +187,7 @@ def _console() -> Console:
     from rich.console import Console
 
     console = Console(highlight=False, no_color=colour() is False)
-    if not _on_terminal():
+    if not on_terminal():
         console.width = _NO_WIDTH
     return console
 

@@ -150,7 +150,8 @@ def show_trained(result: Any) -> None:
     for notice in result.notices:
         say(notice)
     if result.metrics is None:
-        say("No image is left to judge the classifier on: how good it is, nobody knows.")
+        said = "No image is left to judge the classifier on: how good it is, nobody knows."
+        say(said, level="warning")
     else:
         show_metrics(result.metrics, result.classes, training["judged_on"])
     beside = f"{str(result.metrics_path)!r} and {str(result.head_path)!r}"

@@ -30,20 +30,31 @@ class Choice(click.Choice[T]):
 def with_help(exc: click.UsageError) -> click.UsageError:
     """The error of a command line, with what helps most.
 
-    Where something is missing, that is the example of the command's help; where an option of the
-    group stands behind the command, that it must stand before.
+    Where something is missing, that is the example of the command's help; where several sources
+    are given, what holds them all; where an option of the group stands behind the command, that it
+    must stand before.
     """
     ctx = exc.ctx
-    if isinstance(exc, click.MissingParameter) and ctx is not None:
+    found = None if ctx is None else _what_helps(exc, ctx)
+    return exc if found is None else click.UsageError(found, ctx)
+
+
+def _what_helps(exc: click.UsageError, ctx: click.Context) -> str | None:
+    said = exc.format_message()
+    if isinstance(exc, click.MissingParameter):
         found = _EXAMPLE.search(ctx.command.help or "")
-        if found is not None:
-            return click.UsageError(f"{exc.format_message()} For example: {found[1]}", ctx)
-    if isinstance(exc, click.NoSuchOption) and ctx is not None:
-        root = ctx.find_root()
-        if any(exc.option_name in param.opts for param in root.command.params):
-            said = f"{exc.option_name} stands before the command: tlpipe {exc.option_name} ..."
-            return click.UsageError(said, ctx)
-    return exc
+        return found and f"{said} For example: {found[1]}"
+    takes_source = any(param.name == "source" for param in ctx.command.params)
+    if takes_source and exc.message.startswith("Got unexpected extra argument"):
+        return (
+            f"{said}. SOURCE is one thing: the folder that holds them all, a manifest that lists"
+            " them, or - for a list on standard input."
+        )
+    if isinstance(exc, click.NoSuchOption):
+        root = ctx.find_root().command
+        if any(exc.option_name in param.opts for param in root.params):
+            return f"{exc.option_name} stands before the command: tlpipe {exc.option_name} ..."
+    return None
 
 
 def plain_words(words: Sequence[str]) -> list[str]:

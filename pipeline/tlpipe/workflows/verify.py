@@ -96,7 +96,7 @@ def verify(classifier: str | Path) -> VerifyResult:
     """
     path = Path(classifier)
     if not is_file(path):
-        message, hint = no_file(path, "The classifier")
+        message, hint = no_file(path, "The file")
         raise ClassifierError(message, hint=hint)
     model = load_model(path)
     info = read_metadata(metadata(model), repr(str(path)))
