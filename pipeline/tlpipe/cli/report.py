@@ -88,7 +88,7 @@ def report_command(
     files are compared, with the cost of each backbone.
 
     \b
-    Examples:
+    Example:
       tlpipe report features.h5 classifier.onnx -o report.html
       tlpipe report lite0.h5 lite1.h5 -o backbones.html
     """

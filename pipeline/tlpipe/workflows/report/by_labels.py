@@ -150,8 +150,8 @@ def _judges(
     return _Judges(
         head.held_out.rows,
         probabilities_of(head.held_out.logits, multilabel=True).astype(np.float32),
-        "all training images, each by a head that was trained for this report without it"
-        " (cross-validation), at the classifier's thresholds",
+        f"{head.held_out.rows.size:,} of {plan.fit.size:,} training images, each by a head that was"
+        " trained for this report without it (cross-validation), at the classifier's thresholds",
     )
 
 
