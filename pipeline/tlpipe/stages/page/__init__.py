@@ -24,6 +24,7 @@ from tlpipe.stages.page.content import (
     Suspects,
     Twins,
 )
+from tlpipe.stages.page.render import comparison_page, report_page
 
 __all__ = [
     "Bin",
@@ -43,4 +44,6 @@ __all__ = [
     "Suspect",
     "Suspects",
     "Twins",
+    "comparison_page",
+    "report_page",
 ]
