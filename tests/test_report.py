@@ -564,6 +564,18 @@ def test_every_kind_of_source_gives_pictures(tmp_path: Path, tiny_card: Card, ki
     assert len(pictured(gathered(tmp_path / "f.h5", None, None, ReportOptions()))) == 12
 
 
+def test_merged_features_have_the_pictures_of_all_parts(tmp_path: Path, tiny_card: Card) -> None:
+    parts = []
+    for name in ("one", "two"):
+        photos = write_classes(tmp_path / name / "photos" / name, 2, seed=len(parts))
+        parts.append(tmp_path / f"{name}.h5")
+        tlpipe.embed(photos.parent, parts[-1], backbone=tiny_card)
+    tlpipe.merge(parts, tmp_path / "all.h5")
+    found = gathered(tmp_path / "all.h5", None, None, ReportOptions())
+    assert found.count == len(pictured(found)) == 12
+    assert sorted(found.images.tiles.tolist()) == list(range(12))
+
+
 def test_images_of_lists_have_larger_pictures(tmp_path: Path, tiny_card: Card) -> None:
     _, path = embedded(tmp_path, tiny_card, 8)
     relabelled(path, lambda row, label: "red" if row == 2 else label)

@@ -44,7 +44,8 @@ with ThreadPoolExecutor(int(sys.argv[2])) as pool:
     list(pool.map(decode, Path(sys.argv[1]).rglob("*.jpg")))
 """
 
-PAINT = """() => new Promise(done => {
+PAINT = """() => new Promise((done, failed) => {
+    setTimeout(() => failed("nothing was painted within a minute"), 60000);
     new PerformanceObserver(list => {
         const first = list.getEntries().find(e => e.name === 'first-contentful-paint');
         if (first) done(first.startTime);

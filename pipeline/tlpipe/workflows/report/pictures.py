@@ -94,16 +94,18 @@ def pictures_of(
         return found
     where = data.header.source if given is None else given
     named = where.text if isinstance(where, Source) else str(where)
-    if (is_web(named) or is_store(named)) and not options.fetch:
+    remote = any(is_web(part) or is_store(part) for part in named.split("; "))
+    if remote and not options.fetch:
         found.notices.append(
             f"The images are on a network ({shown(named)}), and were not read again: there are no"
             " pictures. --fetch reads them."
         )
         return found
     try:
-        source = _opened(where, options)
+        filling = _Filling(found, data, rows, large, options.fetch)
         with quiet_pillow():
-            missing = _Filling(found, data, rows, large, options.fetch).run(source, progress)
+            for source in _opened(where, options):
+                filling.fill(source, progress)
     except TlpipeError as exc:
         if given is not None:
             raise
@@ -113,6 +115,7 @@ def pictures_of(
             " they have moved, name the place with --source."
         )
         return found
+    missing = filling.missing()
     if missing:
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in missing.most_common())
         fetch = " --fetch reads those on a network." if missing[_NOT_FETCHED] else ""
@@ -122,12 +125,19 @@ def pictures_of(
     return found
 
 
-def _opened(where: Source | str | Path, options: ReportOptions) -> Source:
+def _opened(where: Source | str | Path, options: ReportOptions) -> list[Source]:
+    """The source; or those of the files that were merged."""
     if isinstance(where, Source):
-        return where
+        return [where]
     if str(where) in ("", STANDARD_INPUT):  # a file must not have this process wait for input
         raise SourceError("The feature file does not say where they are.")
-    return open_source(where, allow_outside=options.allow_outside)
+    parts = str(where).split("; ")  # as ``merge`` joins them
+    try:
+        return [open_source(where, allow_outside=options.allow_outside)]
+    except SourceError:
+        if len(parts) == 1:
+            raise
+    return [open_source(part, allow_outside=options.allow_outside) for part in parts]
 
 
 @dataclass(frozen=True)
@@ -141,7 +151,7 @@ class _Small:
 
 
 class _Filling:
-    """Fills sheets with tiles, in the order of the source; one sheet of them is in memory."""
+    """Fills sheets with tiles, in the order of the source; two sheets of them are in memory."""
 
     def __init__(
         self, found: Pictures, data: Features, rows: Ints, large: Ints, fetch: bool
@@ -154,33 +164,37 @@ class _Filling:
         self._px = tile_px(rows.size, SHEETS_BYTES)
         self._sheets = Budget(SHEETS_BYTES, rows.size)
         self._larger = Budget(LARGER_BYTES, len(self._large))
-        self._count = 0
+        self._wanted = dict(self._number)
+        self._done = self._count = 0
         self._missing: Counter[str] = Counter()
 
-    def run(self, source: Source, progress: ProgressCallback | None) -> Counter[str]:
-        """Fill them; images without a picture, by reason."""
-        wanted, done = dict(self._number), 0
-        total = len(wanted)
+    def missing(self) -> Counter[str]:
+        """Images without a picture, by reason, once all sources were read."""
+        return self._missing + Counter({_NOT_LISTED: len(self._wanted)})
+
+    def fill(self, source: Source, progress: ProgressCallback | None) -> None:
+        """Take what a source has of the images that are still wanted."""
 
         def small(item: Item) -> _Small:
             return self._small(source, item)
 
         pool = ThreadPoolExecutor(usable_cores())
+        before: Iterator[_Small] = iter(())
         try:
-            for items in _chunks(source, wanted):
-                made = list(pool.map(small, items))
-                done += len(items)
-                self._take(made)
+            for items in _chunks(source, self._wanted):
+                made = pool.map(small, items)  # begun at once, while the sheet before is written
+                self._take(list(before))
+                before = made
+                self._done += len(items)
                 if progress is not None:
-                    progress(Progress("thumbnails", done, total, self._missing.total()))
+                    lost = self._missing.total()
+                    progress(Progress("thumbnails", self._done, len(self._number), lost))
+            self._take(list(before))
         except BaseException:
             interrupting(source.reader)()
             raise
         finally:
             pool.shutdown(cancel_futures=True)
-        if wanted:
-            self._missing[_NOT_LISTED] += len(wanted)
-        return self._missing
 
     def _small(self, source: Source, item: Item) -> _Small:
         number = self._number[item.key]
