@@ -28,6 +28,7 @@ BROUGHT: dict[str, tuple[str, ...]] = {
     "explanation/crash-safety.md": ("features.h5",),
     "how-to/nightly.md": ("classifier.onnx",),
     "how-to/read-features.md": ("features.h5",),
+    "how-to/shell.md": ("features.h5",),
     "how-to/update.md": ("classifier.onnx",),
     "reference/audit.md": ("features.h5",),
     "reference/classifier-file.md": ("classifier.onnx",),
