@@ -405,6 +405,7 @@ def test_on_paper_all_is_open_and_light(browser: Browser, written: Path) -> None
         page.emulate_media(media="screen")
         page.evaluate("dispatchEvent(new Event('afterprint'))")
         assert page.evaluate("getComputedStyle(document.body).color") != ink
+        assert page.locator("details[open]").count() == 0
         assert len(page.pdf()) > 10_000
 
 

@@ -44,6 +44,8 @@ def reliability_chart(curves: Sequence[Reliability]) -> str:
 
 def _legend(drawing: Drawing, names: Sequence[str]) -> None:
     """Marks and names at the lower right of the diagram, where no curve is likely to run."""
+    top = 312 - 20 * (len(names) - 1) - 12
+    drawing.add("rect", "plate", x=226, y=top, width=_RIGHT - 226, height=324 - top)
     for number, name in enumerate(names):
         y = 312 - 20 * (len(names) - 1 - number)
         kind = f"curve-{number}"

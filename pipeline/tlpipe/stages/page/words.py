@@ -19,7 +19,9 @@ def whole(number: float) -> str:
 
 def decimal(value: float | None, places: int = 3) -> str:
     """A number with as many places."""
-    return NONE if value is None or not math.isfinite(value) else f"{value:.{places}f}"
+    if value is None or not math.isfinite(value):
+        return NONE
+    return f"{value:.{places}f}".replace("-", "\u2212")
 
 
 def share(value: float | None) -> str:
