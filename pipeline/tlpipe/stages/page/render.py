@@ -158,6 +158,7 @@ def _environment() -> Environment:
         decimal=words.decimal,
         share=words.share,
         size=words.size,
+        when=words.when,
         seconds=words.seconds,
         last_part=words.last_part,
     )
