@@ -165,7 +165,7 @@ def test_pictures_are_those_of_their_images(
             assert drawn_colour(picture) == colour_of(image)
         absent = panel.locator('.picture[data-image="5"]')
         assert absent.inner_text() == "image-00005.png"
-        panel.get_by_role("button", name="Show 48 more images of 52").click()
+        panel.get_by_role("button", name="Show 48 more of 52").click()
         assert len(shown(panel)) == 96
         assert page.evaluate("document.activeElement.dataset.image") == "48"
 
@@ -405,6 +405,7 @@ def test_on_paper_all_is_open_and_light(browser: Browser, written: Path) -> None
         page.emulate_media(media="screen")
         page.evaluate("dispatchEvent(new Event('afterprint'))")
         assert page.evaluate("getComputedStyle(document.body).color") != ink
+        assert page.locator("details[open]").count() == 0
         assert len(page.pdf()) > 10_000
 
 
@@ -457,3 +458,11 @@ def test_a_comparison_can_be_used(
         page.locator("#contenders").get_by_role("button", name="Accuracy").click()
         first = page.locator("#contenders tbody tr").first
         assert "large.h5" in first.inner_text()
+
+
+def test_a_finger_lists_what_it_touches(browser: Browser, written: Path, report: Report) -> None:
+    image = alone(report)
+    with opened(browser, written, viewport=NARROW, has_touch=True) as page:
+        map_of(page)
+        page.touchscreen.tap(*point_of(page, report, image))
+        assert image in shown(page.locator("#map-panel"))
