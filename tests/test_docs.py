@@ -29,6 +29,7 @@ BROUGHT: dict[str, tuple[str, ...]] = {
     "how-to/nightly.md": ("classifier.onnx",),
     "how-to/read-features.md": ("features.h5",),
     "how-to/report.md": ("features.h5", "classifier.onnx"),
+    "how-to/shell.md": ("features.h5",),
     "how-to/update.md": ("classifier.onnx",),
     "reference/audit.md": ("features.h5",),
     "reference/classifier-file.md": ("classifier.onnx",),
