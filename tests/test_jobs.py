@@ -566,7 +566,8 @@ def test_the_jobs_of_the_documents_run(place: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_every_event_stands_in_the_document() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "jobs.md").read_text(encoding="utf-8")
+    page = Path(__file__).parents[1] / "docs" / "reference" / "jobs.md"
+    text = page.read_text(encoding="utf-8")
     root = Path(tlpipe.__file__).parent / "cli"
     source = "".join(path.read_text(encoding="utf-8") for path in root.glob("*.py"))
     named = set(re.findall(r'emit\(\s*"([a-z]+)"', source))
