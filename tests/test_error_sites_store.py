@@ -93,7 +93,7 @@ def test_an_array_that_ends_before_its_shape_is_full(tmp_path: Path) -> None:
 
 
 def vectors(path: Path, metadata: dict[str, str] | None = None) -> Path:
-    columns = {"key": KEYS, "embedding": pa.array(VECTORS.tolist(), pa.list_(pa.float32()))}
+    columns = {"key": KEYS, "embedding": pa.array(VECTORS.tolist(), pa.list_(pa.float32(), 4))}
     pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path)
     return path
 
