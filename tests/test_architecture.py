@@ -175,7 +175,7 @@ def test_help_loads_no_heavy_library() -> None:
         "from tlpipe.cli.main import cli\n"
         "for line in ([], ['embed'], ['train-head'], ['models', 'export'], ['export'],\n"
         "             ['import'], ['merge'], ['split'], ['audit'], ['compare'], ['doctor'],\n"
-        "             ['run'], ['completion']):\n"
+        "             ['run'], ['completion'], ['export-web']):\n"
         "    try: cli([*line, '--help'])\n"
         "    except SystemExit as exit: assert exit.code == 0"
     )
