@@ -1,10 +1,10 @@
 """tlpipe: from a folder of labelled images to a classifier you can ship.
 
 The verbs of the command line, as functions of the same names: ``embed``, ``train_head``, ``train``,
-``classify``, ``evaluate``, ``export_web``, ``verify``, ``inspect``, and for feature files ``verify_features``,
-``repair``, ``export_features``, ``import_features``, ``merge``, ``split``, ``audit`` and
-``compare``. Importing this package loads none of the heavy libraries; a verb loads what it needs
-when it is first used.
+``classify``, ``evaluate``, ``export_web``, ``verify``, ``inspect``, and for feature files
+``verify_features``, ``repair``, ``export_features``, ``import_features``, ``merge``, ``split``,
+``audit`` and ``compare``. Importing this package loads none of the heavy libraries; a verb loads
+what it needs when it is first used.
 
 Examples
 --------

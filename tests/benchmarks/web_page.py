@@ -3,10 +3,11 @@
 A classifier is trained on SOURCE, or taken (``--classifier``); 200 pictures are chosen evenly from
 SOURCE. `tlpipe classify` says what they are, and so does the page of `tlpipe export-web`, in
 Chromium, from a server on this machine. Printed are how often the most probable class is the same,
-how often both call a picture unknown or not, the greatest difference of a probability, and the time
-per picture: that of the page is decoding, preprocessing and the network, one picture after the
-other, on one thread; that of the command is its own rate. Pictures that differ by more than 0.02 are
-named.
+how often both call a picture unknown or not, the greatest difference of a probability, and the
+time per picture: that of the page is decoding, preprocessing and the network, one picture after the
+other, on one thread; that of the command is its own rate. Pictures that differ by more than 0.02
+are named. ``--enlarge N`` makes each picture a JPEG of N times its size first, as a camera's: then
+`tlpipe classify` decodes it at a fraction of that size, which the page does not.
 
 The package onnxruntime-web is downloaded, or stands where TLPIPE_ORT_WEB says.
 """
@@ -25,10 +26,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from browser import open_browser, page_of
-from web_site import answers, ready, site_at
+from PIL import Image
 
 import tlpipe
+from browser import open_browser, page_of
+from web_site import answers, ready, site_at
 
 TOLERANCE = 0.02
 AT_ONCE = 25
@@ -45,6 +47,20 @@ def chosen(source: Path, count: int) -> list[Path]:
     suffixes = {".jpg", ".jpeg", ".png", ".webp"}
     found = sorted(path for path in source.rglob("*") if path.suffix.lower() in suffixes)
     return [found[i * len(found) // count] for i in range(min(count, len(found)))]
+
+
+def enlarged(pictures: list[Path], times: int, folder: Path) -> list[Path]:
+    """The pictures as JPEG files of some times their size; they themselves for 1."""
+    if times == 1:
+        return pictures
+    folder.mkdir()
+    made = []
+    for number, path in enumerate(pictures):
+        made.append(folder / f"{number:03d}-{path.stem}.jpg")
+        with Image.open(path) as image:
+            size = (image.width * times, image.height * times)
+            image.convert("RGB").resize(size, Image.Resampling.BICUBIC).save(made[-1], quality=92)
+    return made
 
 
 def of_command(
@@ -89,6 +105,7 @@ def main() -> None:
     parser.add_argument("--classifier", type=Path, help="one that is there, in place of training")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--enlarge", type=int, default=1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
@@ -99,6 +116,7 @@ def main() -> None:
                 "train", arguments.source, "-o", classifier, "--precision", arguments.precision
             )
         pictures = chosen(arguments.source, arguments.images)
+        pictures = enlarged(pictures, arguments.enlarge, work / "large")
         tlpipe.export_web(classifier, work / "site", runtime=os.environ.get("TLPIPE_ORT_WEB"))
         outputs = tlpipe.inspect(classifier).facts
         more = ["--unknown"] if "unknown" in outputs else []

@@ -18,7 +18,7 @@ from tlpipe.workflows.classifier import Classifier, open_classifier
 from tlpipe.workflows.run_options import RunOptions
 
 MOST_BYTES = 1_500_000_000
-"""Of a classifier: WebAssembly has 4 GB of memory, and holds the file and the network made of it."""
+"""Of a classifier: WebAssembly has 4 GB of memory, for the file and the network made of it."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,7 @@ def _about(info: ClassifierInfo, outputs: list[str]) -> dict[str, Any]:
         "classes": list(info.classes),
         "image_size": list(info.image_size),
         "preprocess": info.preprocess.to_dict(),
+        "decoder": info.decoder,
         "outputs": outputs,
         "thresholds": list(info.thresholds),
         "unknown": None if info.unknown is None else asdict(info.unknown),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tlpipe.errors import OutputError
-from tlpipe.files import is_dir, is_file
+from tlpipe.files import is_dir
 from tlpipe.stages.site.runtime import MODULE, WASM, Runtime
 
 MODEL = "classifier.onnx"
@@ -178,14 +178,15 @@ def _whole_folder(path: Path) -> Iterator[Path]:
     try:
         new.mkdir()
         yield new
-        if os.path.lexists(target):
-            target.rename(old)
         try:
+            if os.path.lexists(target):
+                target.rename(old)
             new.rename(target)
-        except OSError:
-            if os.path.lexists(old):
+        except BaseException:  # also an interruption
+            if not os.path.lexists(target) and os.path.lexists(old):
                 old.rename(target)
             raise
+        shutil.rmtree(old, ignore_errors=True)  # the new site is there: what is left harms nobody
     except OSError as exc:
         raise OutputError(
             f"The output {str(path)!r} could not be written: {exc.strerror or exc}.",
@@ -193,4 +194,3 @@ def _whole_folder(path: Path) -> Iterator[Path]:
         ) from exc
     finally:
         shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from tlpipe.errors import OptionError
 from tlpipe.files import is_dir, is_file
@@ -146,7 +146,7 @@ def _of_archive(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
                     yield name, _read(content, name, _WANTED[name])
 
 
-def _read(stream: BinaryIO | io.BufferedReader, name: str, most: int) -> bytes:
+def _read(stream: IO[bytes], name: str, most: int) -> bytes:
     content = stream.read(most + 1)
     if len(content) > most:
         raise OSError(f"its {name} has more than {most:,} bytes")

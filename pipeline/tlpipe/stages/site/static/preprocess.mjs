@@ -1,14 +1,18 @@
 // Preprocess: from a picture of any size to the uint8 pixels that the classifier's graph takes.
 //
 // The geometry of tlpipe's stage of the same name: the box of the picture that the result shows,
-// and Pillow's resampling of it with its fixed-point arithmetic, so that the pixels are those of
-// Pillow's, bit for bit. The arithmetic (scale, mean, colour order) is inside the graph.
+// and the resampling of it, so that the pixels are tlpipe's, bit for bit. As there, it has two ways,
+// by the classifier's decoder: Pillow's, across and then down, and that of fast_image_resize, down
+// and then across, with weights of 16 bits. The arithmetic (scale, mean, colour order) is inside the
+// graph.
 //
 // A picture is {width, height, read(left, top, width, height)}; `read` gives RGBA bytes of a part
 // of it. No more than one strip of a picture is asked for at once.
 
 const STRIP_PIXELS = 1 << 22;
-const PRECISION_BITS = 22; // of a weight, as in Pillow: 32 less 8 of the pixel and 2 of overshoot
+const PILLOW_BITS = 22; // of a weight: 32 less 8 of the pixel and 2 of overshoot
+const FAST_DECODER = "draft2-fir-1";
+const FAST_FILTERS = ["bilinear", "bicubic", "lanczos"]; // the others are Pillow's in both ways
 
 const sinc = (x) => (x === 0 ? 1 : Math.sin(Math.PI * x) / (Math.PI * x));
 
@@ -61,77 +65,126 @@ export function sourceBox(picture, size, spec) {
 }
 
 /** For each pixel of the result along one side: where its taps begin, how many, their weights. */
-function tapsOf(length, start, stop, count, [reach, filter]) {
-  [start, stop] = [Math.fround(start), Math.fround(stop)]; // Pillow keeps a box in single precision
-  const scale = Math.fround(stop - start) / count;
+function tapsOf(length, start, span, count, [reach, filter]) {
+  const scale = span / count;
   const widened = Math.max(scale, 1);
   const support = reach * widened;
-  const most = Math.ceil(support) * 2 + 1;
-  const first = new Int32Array(count);
-  const number = new Int32Array(count);
-  const weights = new Int32Array(count * most);
+  const taps = [];
   for (let i = 0; i < count; i++) {
     const centre = start + (i + 0.5) * scale;
-    const from = Math.max(0, Math.trunc(centre - support + 0.5));
+    const first = Math.max(0, Math.trunc(centre - support + 0.5));
     const until = Math.min(length, Math.trunc(centre + support + 0.5));
     const values = [];
-    let total = 0;
-    for (let x = from; x < until; x++) {
-      const value = filter((x - centre + 0.5) * (1 / widened));
-      values.push(value);
-      total += value;
-    }
+    for (let x = first; x < until; x++) values.push(filter((x - centre + 0.5) * (1 / widened)));
+    const total = values.reduce((sum, value) => sum + value, 0) || 1;
+    taps.push({ first, values: values.map((value) => value / total) });
+  }
+  return taps;
+}
+
+/** As many bits for weights as 16 hold, with their sign. */
+function bitsOf(taps) {
+  const greatest = Math.max(...taps.map(({ values }) => Math.max(...values)));
+  let bits = 0;
+  while (bits < PILLOW_BITS - 1 && Math.round(greatest * 2 ** (bits + 1)) < 1 << 15) bits++;
+  return bits;
+}
+
+/** The same with whole numbers for weights, in arrays. */
+function wholeTaps(taps, bits) {
+  const most = Math.max(...taps.map(({ values }) => values.length));
+  const weights = new Int32Array(taps.length * most);
+  taps.forEach(({ values }, i) =>
     values.forEach((value, k) => {
-      const scaled = (total === 0 ? value : value / total) * 2 ** PRECISION_BITS;
+      const scaled = value * 2 ** bits;
       weights[i * most + k] = Math.trunc(scaled < 0 ? scaled - 0.5 : scaled + 0.5);
-    });
-    first[i] = from;
-    number[i] = values.length;
-  }
-  return { first, number, weights, most, count };
+    }),
+  );
+  const first = Int32Array.from(taps, (tap) => tap.first);
+  const number = Int32Array.from(taps, (tap) => tap.values.length);
+  const last = taps.length - 1;
+  return {
+    first,
+    number,
+    weights,
+    most,
+    bits,
+    count: taps.length,
+    start: first[0],
+    length: first[last] + number[last] - first[0],
+  };
 }
 
-const clamped = (sum) => {
-  const value = sum >> PRECISION_BITS;
-  return value < 0 ? 0 : value > 255 ? 255 : value;
-};
-
-/** Resample rows of RGBA, of a strip that begins at column `left`, into rows of RGB. */
-function across(strip, stripWidth, rows, left, taps, out, outAt) {
-  const half = 1 << (PRECISION_BITS - 1);
-  const { first, number, weights, most, count } = taps;
+/** Rows and columns of `from`, which has `stride` bytes a pixel: each row becomes narrower. */
+function across(from, rows, stride, taps, to, toAt) {
+  const { first, number, weights, most, count, start, length, bits } = taps;
+  const half = 1 << (bits - 1);
   for (let y = 0; y < rows; y++) {
-    const row = y * stripWidth * 4;
     for (let i = 0; i < count; i++) {
-      let at = row + (first[i] - left) * 4;
-      let red = half, green = half, blue = half;
-      for (let k = i * most, end = k + number[i]; k < end; k++, at += 4) {
+      let at = (y * length + first[i] - start) * stride;
+      let [red, green, blue] = [half, half, half];
+      for (let k = i * most, end = k + number[i]; k < end; k++, at += stride) {
         const weight = weights[k];
-        red += strip[at] * weight;
-        green += strip[at + 1] * weight;
-        blue += strip[at + 2] * weight;
+        red += from[at] * weight;
+        green += from[at + 1] * weight;
+        blue += from[at + 2] * weight;
       }
-      out[outAt++] = clamped(red);
-      out[outAt++] = clamped(green);
-      out[outAt++] = clamped(blue);
+      to[toAt++] = clamped(red >> bits);
+      to[toAt++] = clamped(green >> bits);
+      to[toAt++] = clamped(blue >> bits);
     }
   }
 }
 
-/** Resample the columns of rows of `width` bytes, the first of which is row `top`. */
-function down(rows, width, top, taps) {
-  const half = 1 << (PRECISION_BITS - 1);
-  const out = new Uint8Array(taps.count * width);
-  const sums = new Int32Array(width);
-  for (let i = 0; i < taps.count; i++) {
-    sums.fill(half);
-    for (let k = 0; k < taps.number[i]; k++) {
-      const weight = taps.weights[i * taps.most + k];
-      const row = (taps.first[i] + k - top) * width;
-      for (let x = 0; x < width; x++) sums[x] += rows[row + x] * weight;
+/** Columns of `from` become shorter; they are put into `to`, from its column `left` on. */
+function down(from, columns, stride, taps, to, left, toColumns) {
+  const { first, number, weights, most, count, start, bits } = taps;
+  const sums = new Int32Array(columns * stride);
+  for (let i = 0; i < count; i++) {
+    sums.fill(1 << (bits - 1));
+    for (let k = 0; k < number[i]; k++) {
+      const weight = weights[i * most + k];
+      const row = (first[i] + k - start) * sums.length;
+      for (let x = 0; x < sums.length; x++) sums[x] += from[row + x] * weight;
     }
-    for (let x = 0; x < width; x++) out[i * width + x] = clamped(sums[x]);
+    let at = (i * toColumns + left) * 3;
+    for (let x = 0; x < sums.length; x += stride) {
+      to[at++] = clamped(sums[x] >> bits);
+      to[at++] = clamped(sums[x + 1] >> bits);
+      to[at++] = clamped(sums[x + 2] >> bits);
+    }
   }
+}
+
+const clamped = (value) => (value < 0 ? 0 : value > 255 ? 255 : value);
+
+/** Call `use` with stretches of `length`, so that each has `across` times as many pixels at most. */
+function stretches(length, across, use) {
+  const most = Math.max(1, Math.floor(STRIP_PIXELS / across));
+  for (let at = 0; at < length; at += most) use(at, Math.min(most, length - at));
+}
+
+/** Pillow's way: across, strip by strip, and then down. */
+function acrossAndDown(picture, columns, rows) {
+  const narrow = new Uint8Array(rows.length * columns.count * 3);
+  stretches(rows.length, columns.length, (at, count) => {
+    const strip = picture.read(columns.start, rows.start + at, columns.length, count);
+    across(strip, count, 4, columns, narrow, at * columns.count * 3);
+  });
+  const out = new Uint8Array(rows.count * columns.count * 3);
+  down(narrow, columns.count, 3, rows, out, 0, columns.count);
+  return out;
+}
+
+/** The way of fast_image_resize: down, strip by strip, and then across. */
+function downAndAcross(picture, columns, rows) {
+  const low = new Uint8Array(rows.count * columns.length * 3);
+  stretches(columns.length, rows.length, (at, count) => {
+    const strip = picture.read(columns.start + at, rows.start, count, rows.length);
+    down(strip, count, 4, rows, low, at, columns.length);
+  });
+  const out = new Uint8Array(rows.count * columns.count * 3);
+  across(low, rows.count, 3, columns, out, 0);
   return out;
 }
 
@@ -165,27 +218,24 @@ function nearest(picture, size, [left, top, right, bottom]) {
 /**
  * Crop and resize as the classifier's metadata say.
  *
- * `size` is the height and width of the result. Gives height x width x 3 bytes, RGB.
+ * `size` is the height and width of the result; `decoder` the classifier's. Gives height x width x 3
+ * bytes, RGB.
  */
-export function preprocess(picture, size, spec) {
+export function preprocess(picture, size, spec, decoder) {
   const [height, width] = size;
   const box = sourceBox(picture, size, spec);
   if (spec.interpolation === "nearest") return nearest(picture, size, box);
   const filter = FILTERS[spec.interpolation];
   if (!filter) throw new Error(`This page knows no interpolation "${spec.interpolation}".`);
-  const [left, top, right, bottom] = box;
-  const columns = tapsOf(picture.width, left, right, width, filter);
-  const rows = tapsOf(picture.height, top, bottom, height, filter);
-  const from = columns.first[0];
-  const stripWidth = columns.first[width - 1] + columns.number[width - 1] - from;
-  const firstRow = rows.first[0];
-  const stop = rows.first[height - 1] + rows.number[height - 1];
-  const narrow = new Uint8Array((stop - firstRow) * width * 3);
-  const most = Math.max(1, Math.floor(STRIP_PIXELS / stripWidth));
-  for (let row = firstRow; row < stop; row += most) {
-    const count = Math.min(most, stop - row);
-    const strip = picture.read(from, row, stripWidth, count);
-    across(strip, stripWidth, count, from, columns, narrow, (row - firstRow) * width * 3);
+  const fast = decoder === FAST_DECODER && FAST_FILTERS.includes(spec.interpolation);
+  const kept = fast ? (value) => value : Math.fround; // Pillow keeps a box in single precision
+  const [left, top, right, bottom] = box.map(kept);
+  const columns = tapsOf(picture.width, left, kept(right - left), width, filter);
+  const rows = tapsOf(picture.height, top, kept(bottom - top), height, filter);
+  if (fast) {
+    return downAndAcross(
+      picture, wholeTaps(columns, bitsOf(columns)), wholeTaps(rows, bitsOf(rows)),
+    );
   }
-  return down(narrow, width * 3, firstRow, rows);
+  return acrossAndDown(picture, wholeTaps(columns, PILLOW_BITS), wholeTaps(rows, PILLOW_BITS));
 }

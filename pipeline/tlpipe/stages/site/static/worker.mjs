@@ -2,18 +2,11 @@
 //
 // Takes {id, file}; gives {kind: "loading" | "ready" | "failed" | "result" | "bad", ...}.
 
+import { bitmapOf, pictureOf, Refusal } from "./picture.mjs";
 import { preprocess } from "./preprocess.mjs";
 
-const BITMAP = {
-  colorSpaceConversion: "none",
-  premultiplyAlpha: "none",
-  imageOrientation: "from-image",
-};
 const THUMBNAIL = 192;
 const MOST_THREADS = 8;
-
-/** A reason why one picture, or the classifier, cannot be used, in words for people. */
-class Refusal extends Error {}
 
 const here = (name) => new URL(name, import.meta.url).href;
 
@@ -67,24 +60,6 @@ async function opened() {
   }
 }
 
-/** A bitmap as a picture for `preprocess`, over white where it is transparent. */
-function pictureOf(bitmap) {
-  let canvas, context;
-  const read = (left, top, width, height) => {
-    if (!canvas || canvas.width !== width || canvas.height < height) {
-      canvas = new OffscreenCanvas(width, height);
-      // Kept in memory: a canvas on the GPU need not give back what was drawn.
-      context = canvas.getContext("2d", { alpha: false, willReadFrequently: true });
-      if (!context) throw new Refusal("It is too large for this browser.");
-    }
-    context.fillStyle = "#fff";
-    context.fillRect(0, 0, width, height);
-    context.drawImage(bitmap, left, top, width, height, 0, 0, width, height);
-    return context.getImageData(0, 0, width, height).data;
-  };
-  return { width: bitmap.width, height: bitmap.height, read };
-}
-
 async function thumbnailOf(bitmap) {
   const scale = Math.min(1, THUMBNAIL / Math.max(bitmap.width, bitmap.height));
   return createImageBitmap(bitmap, {
@@ -92,15 +67,6 @@ async function thumbnailOf(bitmap) {
     resizeHeight: Math.max(1, Math.round(bitmap.height * scale)),
     resizeQuality: "medium",
   });
-}
-
-async function bitmapOf(file) {
-  if (!file.size) throw new Refusal("The file has no bytes.");
-  try {
-    return await createImageBitmap(file, BITMAP);
-  } catch {
-    throw new Refusal("This browser cannot read it as a picture.");
-  }
 }
 
 /** Run the classifier on pixels: its outputs by name, as plain arrays. */
@@ -118,7 +84,9 @@ async function classified(file) {
   const bitmap = await bitmapOf(file);
   try {
     const { about } = classifier;
-    const pixels = preprocess(pictureOf(bitmap), about.image_size, about.preprocess);
+    const pixels = preprocess(
+      pictureOf(bitmap), about.image_size, about.preprocess, about.decoder,
+    );
     const outputs = await outputsOf(classifier, pixels);
     if (!outputs.probabilities.every(Number.isFinite)) {
       throw new Refusal("The classifier gives no number for it.");
