@@ -1,34 +1,34 @@
 // Preprocess: from a picture of any size to the uint8 pixels that the classifier's graph takes.
 //
-// The geometry of tlpipe's stage of the same name: the box of the picture that the result shows,
-// and the resampling of it, so that the pixels are tlpipe's, bit for bit. As there, it has two ways,
-// by the classifier's decoder: Pillow's, across and then down, and that of fast_image_resize, down
-// and then across, with weights of 16 bits. The arithmetic (scale, mean, colour order) is inside the
-// graph.
+// The geometry of tlpipe's stage of the same name, in its two ways, by the classifier's decoder.
+// Exact: the upright picture is resized as Pillow does it. Fast: the picture as its file stores it
+// is resized as fast_image_resize does it, and the small result turned upright; a JPEG is made
+// smaller first by averaging, as its decoder does it for tlpipe. The arithmetic (scale, mean, colour
+// order) is inside the graph.
 //
-// A picture is {width, height, read(left, top, width, height)}; `read` gives RGBA bytes of a part
-// of it. No more than one strip of a picture is asked for at once.
+// A picture is {upright, stored, orientation, reducible}: the two forms as `resample` takes them,
+// how one becomes the other (EXIF's number, 1 to 8), and whether tlpipe may decode it smaller.
 
-const STRIP_PIXELS = 1 << 22;
-const PILLOW_BITS = 22; // of a weight: 32 less 8 of the pixel and 2 of overshoot
+import { resize } from "./resample.mjs";
+
 const FAST_DECODER = "draft2-fir-1";
-const FAST_FILTERS = ["bilinear", "bicubic", "lanczos"]; // the others are Pillow's in both ways
+const MOST_REDUCED = [8, 4, 2];
+const LEFT_OVER = 2; // times the size of the result that a reduced picture has at least
+const STRIP_PIXELS = 1 << 22;
 
-const sinc = (x) => (x === 0 ? 1 : Math.sin(Math.PI * x) / (Math.PI * x));
-
-const cubic = (x) => {
-  const a = -0.5;
-  const at = Math.abs(x);
-  if (at < 1) return ((a + 2) * at - (a + 3)) * at * at + 1;
-  return at < 2 ? (((at - 5) * at + 8) * at - 4) * a : 0;
-};
-
-// How far a filter reaches, and its value.
-const FILTERS = {
-  box: [0.5, (x) => (x > -0.5 && x <= 0.5 ? 1 : 0)],
-  bilinear: [1, (x) => Math.max(0, 1 - Math.abs(x))],
-  bicubic: [2, cubic],
-  lanczos: [3, (x) => (x >= -3 && x < 3 ? sinc(x) * sinc(x / 3) : 0)],
+/**
+ * How the position (x, y) in the stored picture, of width w and height h, follows from the upright
+ * (X, Y): whether the axes are exchanged, then whether x is w - x, and y is h - y. By EXIF's number.
+ */
+export const STORED = {
+  1: [false, false, false],
+  2: [false, true, false],
+  3: [false, true, true],
+  4: [false, false, true],
+  5: [true, false, false],
+  6: [true, false, true],
+  7: [true, true, true],
+  8: [true, true, false],
 };
 
 /** Round to the nearest whole number, halves to the even one, as Python does. */
@@ -64,154 +64,87 @@ export function sourceBox(picture, size, spec) {
   return [left * xScale, top * yScale, right, bottom];
 }
 
-/** For each pixel of the result along one side: where its taps begin, how many, their weights. */
-function tapsOf(length, start, span, count, [reach, filter]) {
-  const scale = span / count;
-  const widened = Math.max(scale, 1);
-  const support = reach * widened;
-  const taps = [];
-  for (let i = 0; i < count; i++) {
-    const centre = start + (i + 0.5) * scale;
-    const first = Math.max(0, Math.trunc(centre - support + 0.5));
-    const until = Math.min(length, Math.trunc(centre + support + 0.5));
-    const values = [];
-    for (let x = first; x < until; x++) values.push(filter((x - centre + 0.5) * (1 / widened)));
-    const total = values.reduce((sum, value) => sum + value, 0) || 1;
-    taps.push({ first, values: values.map((value) => value / total) });
-  }
-  return taps;
+/** How many times smaller tlpipe decodes a JPEG file: 1, 2, 4 or 8. */
+export function reduction(picture, size, spec) {
+  if (spec.interpolation === "nearest") return 1; // it picks pixels: of a smaller picture other ones
+  const [height, width] = size;
+  const ways = [picture, { width: picture.height, height: picture.width }];
+  const most = ways.map((way) => {
+    const [left, top, right, bottom] = sourceBox(way, size, spec);
+    return Math.min((right - left) / width, (bottom - top) / height) / LEFT_OVER;
+  });
+  return MOST_REDUCED.find((times) => times <= Math.min(...most)) ?? 1;
 }
 
-/** As many bits for weights as 16 hold, with their sign. */
-function bitsOf(taps) {
-  const greatest = Math.max(...taps.map(({ values }) => Math.max(...values)));
-  let bits = 0;
-  while (bits < PILLOW_BITS - 1 && Math.round(greatest * 2 ** (bits + 1)) < 1 << 15) bits++;
-  return bits;
-}
-
-/** The same with whole numbers for weights, in arrays. */
-function wholeTaps(taps, bits) {
-  const most = Math.max(...taps.map(({ values }) => values.length));
-  const weights = new Int32Array(taps.length * most);
-  taps.forEach(({ values }, i) =>
-    values.forEach((value, k) => {
-      const scaled = value * 2 ** bits;
-      weights[i * most + k] = Math.trunc(scaled < 0 ? scaled - 0.5 : scaled + 0.5);
-    }),
-  );
-  const first = Int32Array.from(taps, (tap) => tap.first);
-  const number = Int32Array.from(taps, (tap) => tap.values.length);
-  const last = taps.length - 1;
+/** A picture some times smaller: each pixel is the mean of a square, or of what is there of it. */
+function reduced(picture, times) {
+  const read = (left, top, width, height) => {
+    const out = new Uint8ClampedArray(width * height * 4);
+    const across = Math.min(width * times, picture.width - left * times);
+    const most = Math.max(1, Math.floor(STRIP_PIXELS / (across * times)));
+    for (let row = 0; row < height; row += most) {
+      const rows = Math.min(most, height - row);
+      const from = (top + row) * times;
+      const down = Math.min(rows * times, picture.height - from);
+      const strip = picture.read(left * times, from, across, down);
+      averaged(strip, across, down, times, out, row * width * 4);
+    }
+    return out;
+  };
   return {
-    first,
-    number,
-    weights,
-    most,
-    bits,
-    count: taps.length,
-    start: first[0],
-    length: first[last] + number[last] - first[0],
+    width: Math.ceil(picture.width / times),
+    height: Math.ceil(picture.height / times),
+    read,
   };
 }
 
-/** Rows and columns of `from`, which has `stride` bytes a pixel: each row becomes narrower. */
-function across(from, rows, stride, taps, to, toAt) {
-  const { first, number, weights, most, count, start, length, bits } = taps;
-  const half = 1 << (bits - 1);
-  for (let y = 0; y < rows; y++) {
-    for (let i = 0; i < count; i++) {
-      let at = (y * length + first[i] - start) * stride;
-      let [red, green, blue] = [half, half, half];
-      for (let k = i * most, end = k + number[i]; k < end; k++, at += stride) {
-        const weight = weights[k];
-        red += from[at] * weight;
-        green += from[at + 1] * weight;
-        blue += from[at + 2] * weight;
+function averaged(strip, across, down, times, out, outAt) {
+  const width = Math.ceil(across / times);
+  const sums = new Int32Array(width * 3);
+  for (let top = 0; top < down; top += times) {
+    const rows = Math.min(times, down - top);
+    sums.fill(0);
+    for (let y = top; y < top + rows; y++) {
+      let at = y * across * 4;
+      for (let x = 0; x < across; x++, at += 4) {
+        const sum = Math.trunc(x / times) * 3;
+        sums[sum] += strip[at];
+        sums[sum + 1] += strip[at + 1];
+        sums[sum + 2] += strip[at + 2];
       }
-      to[toAt++] = clamped(red >> bits);
-      to[toAt++] = clamped(green >> bits);
-      to[toAt++] = clamped(blue >> bits);
+    }
+    for (let x = 0; x < width; x++, outAt += 4) {
+      const count = rows * Math.min(times, across - x * times);
+      for (let c = 0; c < 3; c++) out[outAt + c] = Math.floor(sums[x * 3 + c] / count + 0.5);
     }
   }
 }
 
-/** Columns of `from` become shorter; they are put into `to`, from its column `left` on. */
-function down(from, columns, stride, taps, to, left, toColumns) {
-  const { first, number, weights, most, count, start, bits } = taps;
-  const sums = new Int32Array(columns * stride);
-  for (let i = 0; i < count; i++) {
-    sums.fill(1 << (bits - 1));
-    for (let k = 0; k < number[i]; k++) {
-      const weight = weights[i * most + k];
-      const row = (first[i] + k - start) * sums.length;
-      for (let x = 0; x < sums.length; x++) sums[x] += from[row + x] * weight;
-    }
-    let at = (i * toColumns + left) * 3;
-    for (let x = 0; x < sums.length; x += stride) {
-      to[at++] = clamped(sums[x] >> bits);
-      to[at++] = clamped(sums[x + 1] >> bits);
-      to[at++] = clamped(sums[x + 2] >> bits);
+/** A box of the upright picture, in pixels of the stored one. */
+function storedBox([left, top, right, bottom], { width, height }, orientation) {
+  const [swapped, flipX, flipY] = STORED[orientation];
+  if (swapped) [left, top, right, bottom] = [top, left, bottom, right];
+  if (flipX) [left, right] = [width - right, width - left];
+  if (flipY) [top, bottom] = [height - bottom, height - top];
+  return [left, top, right, bottom];
+}
+
+/** Pixels of the stored picture, upright, as height x width. */
+function turned(pixels, [height, width], orientation) {
+  if (orientation === 1) return pixels;
+  const [swapped, flipX, flipY] = STORED[orientation];
+  const [storedWidth, storedHeight] = swapped ? [height, width] : [width, height];
+  const out = new Uint8Array(pixels.length);
+  let to = 0;
+  for (let down = 0; down < height; down++) {
+    for (let across = 0; across < width; across++) {
+      let [x, y] = swapped ? [down, across] : [across, down];
+      if (flipX) x = storedWidth - 1 - x;
+      if (flipY) y = storedHeight - 1 - y;
+      const from = (y * storedWidth + x) * 3;
+      for (let c = 0; c < 3; c++) out[to++] = pixels[from + c];
     }
   }
-}
-
-const clamped = (value) => (value < 0 ? 0 : value > 255 ? 255 : value);
-
-/** Call `use` with stretches of `length`, so that each has `across` times as many pixels at most. */
-function stretches(length, across, use) {
-  const most = Math.max(1, Math.floor(STRIP_PIXELS / across));
-  for (let at = 0; at < length; at += most) use(at, Math.min(most, length - at));
-}
-
-/** Pillow's way: across, strip by strip, and then down. */
-function acrossAndDown(picture, columns, rows) {
-  const narrow = new Uint8Array(rows.length * columns.count * 3);
-  stretches(rows.length, columns.length, (at, count) => {
-    const strip = picture.read(columns.start, rows.start + at, columns.length, count);
-    across(strip, count, 4, columns, narrow, at * columns.count * 3);
-  });
-  const out = new Uint8Array(rows.count * columns.count * 3);
-  down(narrow, columns.count, 3, rows, out, 0, columns.count);
-  return out;
-}
-
-/** The way of fast_image_resize: down, strip by strip, and then across. */
-function downAndAcross(picture, columns, rows) {
-  const low = new Uint8Array(rows.count * columns.length * 3);
-  stretches(columns.length, rows.length, (at, count) => {
-    const strip = picture.read(columns.start + at, rows.start, count, rows.length);
-    down(strip, count, 4, rows, low, at, columns.length);
-  });
-  const out = new Uint8Array(rows.count * columns.count * 3);
-  across(low, rows.count, 3, columns, out, 0);
-  return out;
-}
-
-/** Positions of the pixels that "nearest" picks along one side. */
-function picked(length, start, stop, count) {
-  const step = Math.fround(Math.fround(stop) - Math.fround(start)) / count;
-  const found = new Int32Array(count);
-  let at = Math.fround(start) + step * 0.5;
-  for (let i = 0; i < count; i++, at += step) {
-    found[i] = Math.min(length - 1, Math.trunc(at));
-  }
-  return found;
-}
-
-function nearest(picture, size, [left, top, right, bottom]) {
-  const [height, width] = size;
-  const columns = picked(picture.width, left, right, width);
-  const rows = picked(picture.height, top, bottom, height);
-  const [from, until] = [columns[0], columns[width - 1] + 1];
-  const out = new Uint8Array(height * width * 3);
-  let at = 0;
-  rows.forEach((row) => {
-    const strip = picture.read(from, row, until - from, 1);
-    columns.forEach((column) => {
-      for (let c = 0; c < 3; c++) out[at++] = strip[(column - from) * 4 + c];
-    });
-  });
   return out;
 }
 
@@ -222,20 +155,13 @@ function nearest(picture, size, [left, top, right, bottom]) {
  * bytes, RGB.
  */
 export function preprocess(picture, size, spec, decoder) {
+  const { upright, stored, orientation, reducible } = picture;
+  const box = sourceBox(upright, size, spec);
+  if (decoder !== FAST_DECODER) return resize(upright, size, box, spec.interpolation, false);
+  const times = reducible ? reduction(stored, size, spec) : 1;
+  const part = storedBox(box, stored, orientation).map((edge) => edge / times);
+  const from = times === 1 ? stored : reduced(stored, times);
   const [height, width] = size;
-  const box = sourceBox(picture, size, spec);
-  if (spec.interpolation === "nearest") return nearest(picture, size, box);
-  const filter = FILTERS[spec.interpolation];
-  if (!filter) throw new Error(`This page knows no interpolation "${spec.interpolation}".`);
-  const fast = decoder === FAST_DECODER && FAST_FILTERS.includes(spec.interpolation);
-  const kept = fast ? (value) => value : Math.fround; // Pillow keeps a box in single precision
-  const [left, top, right, bottom] = box.map(kept);
-  const columns = tapsOf(picture.width, left, kept(right - left), width, filter);
-  const rows = tapsOf(picture.height, top, kept(bottom - top), height, filter);
-  if (fast) {
-    return downAndAcross(
-      picture, wholeTaps(columns, bitsOf(columns)), wholeTaps(rows, bitsOf(rows)),
-    );
-  }
-  return acrossAndDown(picture, wholeTaps(columns, PILLOW_BITS), wholeTaps(rows, PILLOW_BITS));
+  const storedSize = STORED[orientation][0] ? [width, height] : [height, width];
+  return turned(resize(from, storedSize, part, spec.interpolation, true), size, orientation);
 }

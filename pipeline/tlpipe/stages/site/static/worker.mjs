@@ -84,9 +84,8 @@ async function classified(file) {
   const bitmap = await bitmapOf(file);
   try {
     const { about } = classifier;
-    const pixels = preprocess(
-      pictureOf(bitmap), about.image_size, about.preprocess, about.decoder,
-    );
+    const picture = await pictureOf(bitmap, file);
+    const pixels = preprocess(picture, about.image_size, about.preprocess, about.decoder);
     const outputs = await outputsOf(classifier, pixels);
     if (!outputs.probabilities.every(Number.isFinite)) {
       throw new Refusal("The classifier gives no number for it.");
