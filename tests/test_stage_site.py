@@ -71,6 +71,7 @@ def names(folder: Path) -> list[str]:
 EXPECTED = sorted(
     [
         *("answer.mjs", "classifier.json", "classifier.onnx", "icon.svg", "index.html"),
+        *("jpeg.mjs", "resample.mjs"),
         *("page.css", "page.mjs", "picture.mjs", "preprocess.mjs", "worker.mjs"),
         *("runtime/LICENSE.txt", f"runtime/{MODULE}", f"runtime/{WASM}"),
     ]
@@ -286,7 +287,7 @@ def test_the_command_says_how_to_serve_it(trained: Trained, package: Path, tmp_p
     result = CliRunner().invoke(cli, [*line, "--runtime", str(package)])
     assert result.exit_code == 0, result.output
     assert result.stdout == ""
-    assert f"Wrote '{site}': 13 files" in result.stderr
+    assert f"Wrote '{site}': {len(EXPECTED)} files" in result.stderr
     assert f"python -m http.server -d '{site}'" in result.stderr
     again = CliRunner().invoke(cli, line, env={"TLPIPE_ORT_WEB": str(package)})
     assert again.exit_code == 1

@@ -46,14 +46,11 @@ export function said(about, outputs) {
   }
   if (unknown !== null) {
     const score = outputs.unknown_score[0].toFixed(2);
-    const limit = about.unknown.threshold.toFixed(2);
-    notes.push(
-      `Its distance from pictures of the classes is ${score}; above ${limit} it is none of them.`,
-    );
+    notes.push(`Distance from the classes: ${score} (limit ${about.unknown.threshold.toFixed(2)}).`);
   }
   if (outputs.prediction_set) {
     const set = named(outputs.prediction_set).join(", ");
-    notes.push(`It may be: ${set} (sets hold the right class ${percent(about.sets.coverage)} of the time).`);
+    notes.push(`${unknown ? "Of the classes, it" : "It"} may be: ${set}.`);
   }
   return { headline, short, notes, order, unknown };
 }

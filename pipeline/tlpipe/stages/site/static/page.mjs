@@ -146,6 +146,10 @@ function describe() {
     const rate = percent(about.unknown.false_alarms);
     list("None of the classes", `Wrongly said of ${rate} of pictures like those of training.`);
   }
+  if (about.sets) {
+    const coverage = percent(about.sets.coverage);
+    list("It may be", `These lists hold the right class of ${coverage} of such pictures.`);
+  }
   list("Made", `${about.created_at}, by tlpipe ${about.tlpipe_version}`);
   list("Runs on", `ONNX Runtime Web ${about.runtime.version}`);
 }
