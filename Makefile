@@ -22,7 +22,7 @@ RATE ?= 3e-4
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types docs check format torture fuzz bench bench-scan bench-store bench-import bench-head bench-audit \
-	bench-claim bench-ray bench-report bench-sources bench-idx clean
+	bench-claim bench-ray bench-report bench-sources bench-idx bench-web clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -115,6 +115,11 @@ bench-idx: $(VENV)/.developer ## embed, train and test an IDX data set: SOURCE=f
 bench-audit: $(VENV)/.developer ## flip labels, and count which of them audit finds: FEATURES="a.h5 b.h5"
 	@test -n "$(FEATURES)" || { echo "Name feature files: make bench-audit FEATURES=a.h5" >&2; exit 2; }
 	$(BIN)/python tests/benchmarks/label_errors.py $(FEATURES)
+
+bench-web: $(VENV)/.developer ## the page of export-web against classify: SOURCE=folder [IMAGES=200] [PRECISION=int8]
+	@test -n "$(SOURCE)" || { echo "Name a folder of images: make bench-web SOURCE=folder" >&2; exit 2; }
+	$(BIN)/python tests/benchmarks/web_page.py "$(SOURCE)" --precision $(PRECISION) \
+		$(if $(IMAGES),--images $(IMAGES))
 
 fuzz: $(VENV)/.developer ## damage files at random for 10 minutes, and see that tlpipe stands it: [MINUTES=60]
 	$(BIN)/python tests/fuzz.py --minutes $(MINUTES)

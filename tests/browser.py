@@ -29,17 +29,28 @@ QUIET = [
 ]
 
 
+def _found() -> str | None:
+    """Where the machine's Chromium is."""
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+@contextmanager
+def open_browser() -> Iterator[Browser]:
+    """The machine's Chromium."""
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=_found(), args=QUIET)
+        yield opened
+        opened.close()
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """The machine's Chromium; skips where there is none, unless it is needed."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
+    if _found() is None:
         assert not os.environ.get(NEEDED), f"none of {NAMES} is installed: run .ci/browser"
         pytest.skip(f"none of {NAMES} is installed")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=found, args=QUIET)
+    with open_browser() as opened:
         yield opened
-        opened.close()
 
 
 @dataclass

@@ -1,10 +1,10 @@
 """tlpipe: from a folder of labelled images to a classifier you can ship.
 
 The verbs of the command line, as functions of the same names: ``embed``, ``train_head``, ``train``,
-``classify``, ``evaluate``, ``verify``, ``inspect``, and for feature files ``verify_features``,
-``repair``, ``export_features``, ``import_features``, ``merge``, ``split``, ``audit``, ``compare``,
-``report`` and ``report_comparison``. Importing this package loads none of the heavy libraries; a
-verb loads what it needs when it is first used.
+``classify``, ``evaluate``, ``export_web``, ``verify``, ``inspect``, and for feature files
+``verify_features``, ``repair``, ``export_features``, ``import_features``, ``merge``, ``split``,
+``audit``, ``compare``, ``report`` and ``report_comparison``. Importing this package loads none of
+the heavy libraries; a verb loads what it needs when it is first used.
 
 Examples
 --------
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from tlpipe.workflows.evaluate import evaluate as evaluate
     from tlpipe.workflows.export_features import ExportResult as ExportResult
     from tlpipe.workflows.export_features import export_features as export_features
+    from tlpipe.workflows.export_web import ExportWebResult as ExportWebResult
+    from tlpipe.workflows.export_web import export_web as export_web
     from tlpipe.workflows.import_features import ImportResult as ImportResult
     from tlpipe.workflows.import_features import import_features as import_features
     from tlpipe.workflows.inspect import Inspection as Inspection
@@ -105,6 +107,7 @@ _HOMES = {
     "Estimate": "workflows.jobs.estimate",
     "EvaluateResult": "workflows.evaluate",
     "ExportResult": "workflows.export_features",
+    "ExportWebResult": "workflows.export_web",
     "ImportResult": "workflows.import_features",
     "Inspection": "workflows.inspect",
     "Job": "workflows.jobs.job",
@@ -136,6 +139,7 @@ _HOMES = {
     "evaluate": "workflows.evaluate",
     "export_backbone": "workflows.models",
     "export_features": "workflows.export_features",
+    "export_web": "workflows.export_web",
     "find_card": "catalogue",
     "import_features": "workflows.import_features",
     "inspect": "workflows.inspect",

@@ -20,6 +20,7 @@ from tlpipe.cli.completion import COMPLETE_VARIABLE, completion_command
 from tlpipe.cli.demo import demo_command
 from tlpipe.cli.doctor import doctor_command
 from tlpipe.cli.embed import embed_command
+from tlpipe.cli.export_web import export_web_command
 from tlpipe.cli.features import export_command, import_command, merge_command
 from tlpipe.cli.log import (
     LOG_FORMAT_VARIABLE,
@@ -48,7 +49,7 @@ NOBODY_READS = 141
 
 _SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "From images to a classifier": (train_command, embed_command, train_head_command),
-    "Use a classifier": (classify_command, evaluate_command),
+    "Use a classifier": (classify_command, evaluate_command, export_web_command),
     "Batch jobs": (run_command,),
     "Feature files": (
         report_command,

@@ -30,7 +30,7 @@ properties  -> metadata of an ONNX file that no library opened
 from tlpipe.stages.session.choose import open_network, settled
 from tlpipe.stages.session.gpus import gpu_count
 from tlpipe.stages.session.libraries import CUDA, TENSORRT
-from tlpipe.stages.session.opening import CPU
+from tlpipe.stages.session.opening import CPU, WRONG_OPTIMIZERS
 from tlpipe.stages.session.properties import properties_of
 from tlpipe.stages.session.surgery import open_graph
 
@@ -38,6 +38,7 @@ __all__ = [
     "CPU",
     "CUDA",
     "TENSORRT",
+    "WRONG_OPTIMIZERS",
     "gpu_count",
     "open_graph",
     "open_network",
