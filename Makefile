@@ -22,7 +22,7 @@ RATE ?= 3e-4
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types docs check format torture fuzz bench bench-scan bench-store bench-import bench-head bench-audit \
-	bench-web bench-claim bench-ray bench-sources bench-idx clean
+	bench-web bench-claim bench-ray bench-report bench-sources bench-idx clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -96,6 +96,11 @@ bench-claim: $(VENV)/.developer ## a head from the cache against PyTorch from im
 bench-ray: $(VENV)/.developer ## measure a local Ray cluster against the local engine: SOURCE=folder [IMAGES=4000]
 	@test -n "$(SOURCE)" || { echo "Name a folder of images: make bench-ray SOURCE=folder" >&2; exit 2; }
 	$(BIN)/python tests/benchmarks/ray_rate.py "$(SOURCE)" --rounds $(BENCH_ROUNDS) --folder "$(BENCH)" \
+		$(if $(IMAGES),--images $(IMAGES))
+
+bench-report: $(VENV)/.developer ## time, memory, size and first paint of a report: SOURCE=folder [IMAGES=10000]
+	@test -n "$(SOURCE)" || { echo "Name a folder of a folder per class: make bench-report SOURCE=folder" >&2; exit 2; }
+	$(BIN)/python tests/benchmarks/report_cost.py "$(SOURCE)" --rounds $(BENCH_ROUNDS) --folder "$(BENCH)" \
 		$(if $(IMAGES),--images $(IMAGES))
 
 bench-sources: $(VENV)/.developer ## archives against the folder that was packed: SOURCE=folder [IMAGES=2000]

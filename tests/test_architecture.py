@@ -69,6 +69,7 @@ OWNERS = {
         "stages/digits.py",
         "stages/sample.py",
         "stages/source/pictures.py",
+        "stages/thumbnails.py",
     },
     "cykooz_resizer": {"stages/preprocess.py"},
     "rich": {"cli/show.py", "cli/progress.py"},
@@ -84,10 +85,12 @@ OWNERS = {
     "jinja2": {"stages/page/"},
     "ray": {"workflows/ray_crew.py"},
     "sqlite3": {"stages/store/index.py"},
+    "umap": {"stages/projection.py"},
 }
 
 HEAVY = set(
-    "numpy onnx onnxruntime openvino h5py sklearn scipy PIL pyarrow rich fsspec ray jinja2".split()
+    "numpy onnx onnxruntime openvino h5py sklearn scipy PIL pyarrow rich fsspec ray jinja2"
+    " umap".split()
 )
 
 
@@ -175,7 +178,7 @@ def test_help_loads_no_heavy_library() -> None:
         "from tlpipe.cli.main import cli\n"
         "for line in ([], ['embed'], ['train-head'], ['models', 'export'], ['export'],\n"
         "             ['import'], ['merge'], ['split'], ['audit'], ['compare'], ['doctor'],\n"
-        "             ['run'], ['completion'], ['export-web']):\n"
+        "             ['run'], ['completion'], ['report'], ['export-web']):\n"
         "    try: cli([*line, '--help'])\n"
         "    except SystemExit as exit: assert exit.code == 0"
     )

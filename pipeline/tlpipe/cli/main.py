@@ -34,6 +34,7 @@ from tlpipe.cli.log import (
 from tlpipe.cli.look import inspect_command
 from tlpipe.cli.models import models_group
 from tlpipe.cli.proof import repair_command, verify_command
+from tlpipe.cli.report import report_command
 from tlpipe.cli.run import run_command
 from tlpipe.cli.show import colour, log_as_talk, reader_has_gone, tell
 from tlpipe.cli.signals import INTERRUPTED, install, was_interrupted
@@ -51,6 +52,7 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Use a classifier": (classify_command, evaluate_command, export_web_command),
     "Batch jobs": (run_command,),
     "Feature files": (
+        report_command,
         compare_command,
         audit_command,
         export_command,

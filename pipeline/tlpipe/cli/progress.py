@@ -34,6 +34,7 @@ _VERBS = {
     "classify": "Classifying",
     "evaluate": "Evaluating",
     "render": "Rendering",
+    "thumbnails": "Making thumbnails",
     **{f"run at {precision}": f"Comparing, {precision}" for precision in PRECISIONS},
 }
 

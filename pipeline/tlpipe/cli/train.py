@@ -23,6 +23,7 @@ from tlpipe.cli.options import (
     source_argument,
 )
 from tlpipe.cli.progress import progress
+from tlpipe.cli.report import check_page, report_option, report_trained
 from tlpipe.cli.sections import Sectioned
 from tlpipe.cli.show import say, show_survey
 from tlpipe.cli.show_metrics import show_metrics
@@ -39,9 +40,15 @@ from tlpipe.cli.show_metrics import show_metrics
 @click.option(
     "--threads", type=click.IntRange(min=1), help="By default one for each core that may be used."
 )
+@report_option
 @overwrite_option
 def train_head_command(
-    features: Path, output: Path, threads: int | None, overwrite: bool, **head: Any
+    features: Path,
+    output: Path,
+    threads: int | None,
+    page: Path | None,
+    overwrite: bool,
+    **head: Any,
 ) -> None:
     """Train a new last layer on stored embeddings; write the classifier.
 
@@ -59,6 +66,7 @@ def train_head_command(
     """
     from tlpipe import train_head
 
+    check_page(page, overwrite=overwrite, inputs=[features])
     with progress() as report:
         result = train_head(
             features,
@@ -68,6 +76,7 @@ def train_head_command(
             progress=report,
         )
     show_trained(result)
+    report_trained(page, features, result.path, overwrite=overwrite)
 
 
 @click.command("train", cls=Sectioned)
@@ -82,6 +91,7 @@ def train_head_command(
 @run_options
 @embedding_options
 @head_options
+@report_option
 @overwrite_option
 @click.pass_context
 def train_command(
@@ -90,6 +100,7 @@ def train_command(
     source: str,
     output: Path,
     backbone: str,
+    page: Path | None,
     overwrite: bool,
     **more: Any,
 ) -> None:
@@ -106,6 +117,7 @@ def train_command(
     head = as_train_options(more, more["threads"])
     card = found_backbone(backbone, more)
     opened = opened_source(source, more)
+    check_page(page, overwrite=overwrite, inputs=opened.paths)
     with progress() as report:
         result = train(
             opened,
@@ -119,6 +131,9 @@ def train_command(
         )
     show_embedded(result.embedded)
     show_trained(result.trained)
+    report_trained(
+        page, result.embedded.path, result.trained.path, overwrite=overwrite, source=opened
+    )
     if result.embedded.too_many_rejects:
         ctx.exit(TOO_MANY_REJECTS)
 

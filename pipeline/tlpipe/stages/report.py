@@ -45,3 +45,15 @@ def _write(path: Path, marked: dict[str, Any]) -> None:
     with whole_file(path) as temporary:
         text = json.dumps(marked, indent=2, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a page, such as HTML.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    """
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")

@@ -130,6 +130,11 @@ def open_source(
     )
 
 
+def is_remote(place: Any) -> bool:
+    """Whether the place of an item lies on a network."""
+    return isinstance(place, Address)
+
+
 def _given(images: Any) -> Source:
     if isinstance(images, bytes | bytearray | Mapping) or not isinstance(images, Iterable):
         raise OptionError(

@@ -1,0 +1,5 @@
+// Starts the parts of a comparison.
+
+startTables();
+startContents();
+document.documentElement.dataset.ready = '';
