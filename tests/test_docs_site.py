@@ -40,7 +40,7 @@ LOOKED_AT = [
 
 def build(folder: Path) -> tuple[int, str]:
     """Build a copy of the documentation; exit code, and what was said."""
-    for name in ("properdocs.yml", "docs", "pipeline"):
+    for name in ("properdocs.yml", "docs", "models", "pipeline"):
         origin = ROOT / name
         if origin.is_dir():
             ignored = shutil.ignore_patterns("__pycache__")
