@@ -1,4 +1,4 @@
-"""Writes the generated parts of the reference: commands, Python names, errors.
+"""Writes the generated parts of the reference: commands, Python names, errors, cards.
 
 A page holds ``<!-- generated: NAME -->`` where the text of the function NAME of this module
 belongs. ProperDocs loads this file as a hook; a test calls the same functions.
@@ -10,6 +10,7 @@ import inspect
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -20,6 +21,7 @@ import tlpipe.sklearn
 from tlpipe.cli.main import cli
 from tlpipe.errors import TlpipeError
 
+_CARDS = Path(__file__).parents[2] / "models" / "README.md"
 _MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 
 
@@ -124,10 +126,15 @@ def errors() -> str:
         link = f"[`{kind.__name__}`][tlpipe.errors.{kind.__name__}]"
         first = inspect.cleandoc(kind.__doc__ or "").split("\n")[0]
         lines.append(
-            f"| {'&emsp;' * depth}{link} | {', '.join(f'`{name}`' for name in also)} |"
+            f"| {'&nbsp;&nbsp;' * depth}{link} | {', '.join(f'`{name}`' for name in also)} |"
             f" {kind.exit_code} | {_cell(_plain(first))} |"
         )
     return "\n".join(lines)
+
+
+def cards() -> str:
+    """What ``models/README.md`` says, without its title; it stands beside the cards."""
+    return _CARDS.read_text(encoding="utf-8").partition("\n")[2]
 
 
 def _is_error(kind: type) -> bool:
@@ -143,8 +150,9 @@ def _tree(kind: type[TlpipeError]) -> Iterator[type[TlpipeError]]:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it stands; what is quoted like ``'tlpipe demo'`` stays so."""
-    return re.sub(r"([\\`*_<>\[\]#|])", r"\\\1", text)
+    """Text that Markdown shows as it stands, but for pages that it names: they become links."""
+    escaped = re.sub(r"([\\`*_<>\[\]#|])", r"\\\1", text)
+    return re.sub(r"\bdocs/([a-z/-]+\.md)\b", r"[\g<0>](../\1)", escaped)
 
 
 def _cell(text: str) -> str:
@@ -152,5 +160,5 @@ def _cell(text: str) -> str:
     return re.sub(r"(?<!\\)\|", r"\\|", " ".join(text.split()))
 
 
-GENERATED = {"commands": commands, "names": names, "errors": errors}
+GENERATED = {"commands": commands, "names": names, "errors": errors, "cards": cards}
 """What each mark stands for."""
