@@ -148,11 +148,11 @@ def report_of(
         title="Fruit of a market",
         features="fruit.features.h5",
         classifier="fruit.onnx",
-        made_at="2026-11-29 10:00 UTC",
+        made_at="2026-11-29T10:00:00+00:00",
         count=count,
         classes=list(classes),
         multilabel=False,
-        judged_on="Judged on the images of the test split.",
+        judged_on="the images of the test split",
         figures=[
             Figure("accuracy", 0.857, 0.81, 0.9, "Of 100 new images, 81 to 90 are told rightly."),
             Figure("log loss", 1.7, 1.5, 2.1, "0 is a classifier that is right and sure."),
@@ -265,8 +265,8 @@ def comparison_of(names: Sequence[str] = ("small.h5", "medium.h5", "large.h5")) 
         )
     return Comparison(
         title="Three backbones",
-        made_at="2026-11-29 10:00 UTC",
-        judged_on="Judged on the same 200 images.",
+        made_at="2026-11-29T10:00:00+00:00",
+        judged_on="the same 200 images",
         recommendation="Take 'medium.h5': the larger one cannot be told from it.",
         contenders=contenders,
         rows=[(name, [0.6 + 0.3 * k / len(names) for k in range(len(names))]) for name in CLASSES],

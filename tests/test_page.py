@@ -99,6 +99,8 @@ def test_a_page_has_every_part_in_order(full: str) -> None:
     assert links == ["#content"] + [f"#{name}" for name in sections(full)]
     for said in (
         "Of 100 new images, 81 to 90 are told rightly.",
+        "Judged on the images of the test split.",
+        "29 November 2026, 10:00 UTC",
         "0.810 to 0.900",
         "The first 4 of 214.",
         "cosine 0.9980",

@@ -165,7 +165,7 @@ def test_pictures_are_those_of_their_images(
             assert drawn_colour(picture) == colour_of(image)
         absent = panel.locator('.picture[data-image="5"]')
         assert absent.inner_text() == "image-00005.png"
-        panel.get_by_role("button", name="Show 48 more images of 52").click()
+        panel.get_by_role("button", name="Show 48 more of 52").click()
         assert len(shown(panel)) == 96
         assert page.evaluate("document.activeElement.dataset.image") == "48"
 
@@ -405,6 +405,7 @@ def test_on_paper_all_is_open_and_light(browser: Browser, written: Path) -> None
         page.emulate_media(media="screen")
         page.evaluate("dispatchEvent(new Event('afterprint'))")
         assert page.evaluate("getComputedStyle(document.body).color") != ink
+        assert page.locator("details[open]").count() == 0
         assert len(page.pdf()) > 10_000
 
 

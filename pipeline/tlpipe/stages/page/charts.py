@@ -21,12 +21,16 @@ def reliability_chart(curves: Sequence[Reliability]) -> str:
     """How often right against how sure, and below it how many images are how sure."""
     told = "; ".join(f"{c.name}: calibration error {decimal(c.error)}" for c in curves)
     drawing = Drawing(_WIDTH, 488, f"Share right against confidence. {told}.")
+    least = _least(curves)
     axes = Axes(
-        Scale(0, 1, _LEFT, _RIGHT), Scale(0, 1, 336, _TOP), "", "share of images that are right"
+        Scale(least, 1, _LEFT, _RIGHT),
+        Scale(least, 1, 336, _TOP),
+        "",
+        "share of images that are right",
     )
     axes.draw(drawing)
     across, up = axes.across, axes.up
-    drawing.line("diagonal", (across(0), up(0)), (across(1), up(1)))
+    drawing.line("diagonal", (across(least), up(least)), (across(1), up(1)))
     for number, curve in enumerate(curves):
         kind = f"curve-{number}"
         for b in curve.bins:
@@ -42,8 +46,17 @@ def reliability_chart(curves: Sequence[Reliability]) -> str:
     return str(drawing)
 
 
+def _least(curves: Sequence[Reliability]) -> float:
+    """Where both axes begin: 0, or a tenth below all where all are sure and right."""
+    found = [v for c in curves for b in c.bins for v in (b.confidence, b.accuracy, b.low)]
+    least = math.floor(10 * min(found, default=0.0) - 1e-9) / 10
+    return least if least >= 0.3 else 0.0
+
+
 def _legend(drawing: Drawing, names: Sequence[str]) -> None:
     """Marks and names at the lower right of the diagram, where no curve is likely to run."""
+    top = 312 - 20 * (len(names) - 1) - 12
+    drawing.add("rect", "plate", x=226, y=top, width=_RIGHT - 226, height=324 - top)
     for number, name in enumerate(names):
         y = 312 - 20 * (len(names) - 1 - number)
         kind = f"curve-{number}"
@@ -56,11 +69,12 @@ def _histogram(drawing: Drawing, curve: Reliability, across: Scale) -> None:
     """Bars of `curve`'s counts, each as wide as its confidences are apart."""
     most = max((b.count for b in curve.bins), default=1)
     up = Scale(0, most, 448, 392)
+    half = (1 - across.low) / 20
     middles = [b.confidence for b in curve.bins]
-    edges = [0.0, *((a + b) / 2 for a, b in pairwise(middles)), 1.0]
+    edges = [across.low, *((a + b) / 2 for a, b in pairwise(middles)), 1.0]
     for number, b in enumerate(curve.bins):
-        left = max(edges[number], b.confidence - 0.05)
-        right = min(edges[number + 1], b.confidence + 0.05)
+        left = max(edges[number], b.confidence - half)
+        right = min(edges[number + 1], b.confidence + half)
         drawing.add(
             "rect",
             "bar",
@@ -69,7 +83,7 @@ def _histogram(drawing: Drawing, curve: Reliability, across: Scale) -> None:
             width=max(across(right) - across(left) - 1, 0.5),
             height=up(0) - up(b.count),
         )
-    drawing.line("axis", (across(0), up(0)), (across(1), up(0)))
+    drawing.line("axis", (across.start, up(0)), (across.end, up(0)))
     drawing.words(f"images, {curve.name}", 0, 384, kind="axis-name")
     drawing.words(whole(most), _LEFT - 8, up(most) + 8, anchor="end", kind="tick")
     drawing.words("confidence", _RIGHT, 472, anchor="end", kind="axis-name")

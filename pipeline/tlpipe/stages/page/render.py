@@ -86,7 +86,7 @@ def _sections(report: Report) -> list[tuple[str, str]]:
     found = [
         ("figures", "Headline figures", bool(report.figures)),
         ("notices", "Worth knowing", bool(report.notices)),
-        ("confusion", "Who is taken for whom", labelled),
+        ("confusion", "Confusion matrix", labelled),
         ("classes", "Class by class", bool(report.rows)),
         ("reliability", "Can the probabilities be trusted?", bool(report.reliability)),
         ("learning", "Would more images help?", bool(report.learning)),
@@ -158,6 +158,7 @@ def _environment() -> Environment:
         decimal=words.decimal,
         share=words.share,
         size=words.size,
+        when=words.when,
         seconds=words.seconds,
         last_part=words.last_part,
     )

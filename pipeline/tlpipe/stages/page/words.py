@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 NONE = "\u2013"
@@ -19,7 +20,9 @@ def whole(number: float) -> str:
 
 def decimal(value: float | None, places: int = 3) -> str:
     """A number with as many places."""
-    return NONE if value is None or not math.isfinite(value) else f"{value:.{places}f}"
+    if value is None or not math.isfinite(value):
+        return NONE
+    return f"{value:.{places}f}".replace("-", "\u2212")
 
 
 def share(value: float | None) -> str:
@@ -71,3 +74,13 @@ def seconds(value: float | None) -> str:
     if value < 1:
         return f"{value * 1000:.3g}{_SPACE}ms"
     return f"{value:,.3g}{_SPACE}s" if value < 1000 else f"{value:,.0f}{_SPACE}s"
+
+
+def when(moment: str) -> str:
+    """A moment as people write it; what is none stays as it is."""
+    try:
+        read = datetime.fromisoformat(moment)
+    except ValueError:
+        return moment
+    at = read.astimezone(UTC) if read.tzinfo else read
+    return f"{at.day} {at:%B %Y, %H:%M}{' UTC' if read.tzinfo else ''}"

@@ -36,6 +36,11 @@ function saidOf(image) {
   return said;
 }
 
+function moreOf(next, left) {
+  const said = `Show ${next.toLocaleString('en')} more`;
+  return left > next ? `${said} of ${left.toLocaleString('en')}` : said;
+}
+
 // Fills a panel with a heading, a note and the images, and calls `closed` when it is closed.
 function showPanel(panel, title, note, found, closed) {
   const head = make('div', 'panel-head');
@@ -60,7 +65,7 @@ function showPanel(panel, title, note, found, closed) {
     list.append(...next);
     shown += next.length;
     const left = found.length - shown;
-    more.textContent = `Show ${counted(Math.min(left, PAGE), 'more image')} of ${left.toLocaleString('en')}`;
+    more.textContent = moreOf(Math.min(left, PAGE), left);
     more.hidden = left === 0;
     return next[0];
   };
@@ -95,7 +100,7 @@ function shorten(list) {
   const more = make('button', 'more');
   more.type = 'button';
   const say = () => {
-    more.textContent = `Show ${Math.min(step, items.length - shown)} more of ${items.length - shown}`;
+    more.textContent = moreOf(Math.min(step, items.length - shown), items.length - shown);
     more.hidden = shown >= items.length;
   };
   more.addEventListener('click', () => {

@@ -96,7 +96,7 @@ function ring(c, image, r, width, colour) {
 }
 
 function paintListed(c, r) {
-  if (map.listed.size > 2000) return; // the line around them says it
+  if (map.listed.size > 60) return; // rings would hide them, and the line around them says it
   for (const image of map.listed) ring(c, image, r + 1.5, 1.25, 'ink');
 }
 

@@ -1,16 +1,24 @@
 // Starts the parts of a report once the page has been painted.
 
+const forPrint = []; // what is opened to be printed, and closed again
+
 function beforePrint() {
   document.documentElement.classList.add('printing');
-  for (const item of document.querySelectorAll('[data-list] > [hidden]')) item.hidden = false;
+  for (const item of document.querySelectorAll('[data-list] > [hidden]')) {
+    item.hidden = false;
+    forPrint.push(() => { item.hidden = true; });
+  }
   for (const list of document.querySelectorAll('[data-list]')) fill(list);
-  for (const element of document.querySelectorAll('details')) element.open = true;
-  for (const button of document.querySelectorAll('[data-list] + .more')) button.hidden = true;
+  for (const element of document.querySelectorAll('details:not([open])')) {
+    element.open = true;
+    forPrint.push(() => { element.open = false; });
+  }
   redrawMap();
 }
 
 function afterPrint() {
   document.documentElement.classList.remove('printing');
+  for (const undo of forPrint.splice(0)) undo();
   redrawMap();
 }
 
