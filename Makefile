@@ -21,7 +21,7 @@ BUDGET ?= 600
 RATE ?= 3e-4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check format torture fuzz bench bench-scan bench-store bench-import bench-head bench-audit \
+.PHONY: help demo test lint types docs check format torture fuzz bench bench-scan bench-store bench-import bench-head bench-audit \
 	bench-claim bench-ray bench-report bench-sources bench-idx clean
 
 help: ## list the targets
@@ -56,7 +56,10 @@ lint: $(VENV)/.developer ## check style and format
 types: $(VENV)/.developer ## check types
 	$(BIN)/mypy
 
-check: lint types test ## all that CI checks
+docs: $(VENV)/.developer ## build the documentation into site/; every warning is an error
+	$(BIN)/properdocs build --strict
+
+check: lint types docs test ## all that CI checks
 
 format: $(VENV)/.developer ## correct style and format where that can be done for you
 	$(BIN)/ruff check --fix .
@@ -117,4 +120,4 @@ fuzz: $(VENV)/.developer ## damage files at random for 10 minutes, and see that 
 	$(BIN)/python tests/fuzz.py --minutes $(MINUTES)
 
 clean: ## remove the environment and all caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site

@@ -24,6 +24,7 @@ LAYERS = [
         "last_layer",
         "lock",
         "machine",
+        "near",
         "parquet_guard",
         "parquet_pages",
         "parts_folder",
@@ -177,9 +178,29 @@ def test_help_loads_no_heavy_library() -> None:
         "from tlpipe.cli.main import cli\n"
         "for line in ([], ['embed'], ['train-head'], ['models', 'export'], ['export'],\n"
         "             ['import'], ['merge'], ['split'], ['audit'], ['compare'], ['doctor'],\n"
-        "             ['run'], ['report']):\n"
+        "             ['run'], ['completion'], ['report']):\n"
         "    try: cli([*line, '--help'])\n"
         "    except SystemExit as exit: assert exit.code == 0"
+    )
+    assert not loaded_by(code) & HEAVY
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["em"], ["embed", "--"], ["embed", "photos", "--backbone", ""], ["train-head", ""]],
+    ids=" ".join,
+)
+def test_completing_loads_no_heavy_library(words: list[str]) -> None:
+    asked = {
+        "COMP_WORDS": "\n".join(["tlpipe", *words]),
+        "COMP_CWORD": str(len(words)),
+        "_TLPIPE_COMPLETE": "bash_complete",
+    }
+    code = (
+        f"import os\nos.environ |= {asked!r}\n"
+        "from tlpipe.cli.main import cli\n"
+        "try: cli(prog_name='tlpipe')\n"
+        "except SystemExit as exit: assert exit.code == 0"
     )
     assert not loaded_by(code) & HEAVY
 

@@ -873,6 +873,6 @@ def test_train_reports_on_the_source_it_was_given(
 
 
 def test_the_documented_limits_are_those_of_the_code() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "report.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[1] / "docs" / "how-to" / "report.md").read_text(encoding="utf-8")
     for number in (options.MOST_IMAGES, options.MOST_SAMPLED, options.FEWEST_SAMPLED):
         assert f"{number:,}" in text

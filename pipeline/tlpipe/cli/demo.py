@@ -10,7 +10,7 @@ import click
 
 from tlpipe.cli.classify import classify_command
 from tlpipe.cli.embed import embed_command
-from tlpipe.cli.options import PATH
+from tlpipe.cli.kinds import FOLDER
 from tlpipe.cli.progress import progress
 from tlpipe.cli.proof import verify_command
 from tlpipe.cli.show import say
@@ -26,7 +26,7 @@ _MARK = ".tlpipe-demo"  # in the folder of a demonstration
 @click.option(
     "-o",
     "--output",
-    type=PATH,
+    type=FOLDER,
     default=Path("tlpipe-demo"),
     show_default=True,
     help="The folder for its files.",

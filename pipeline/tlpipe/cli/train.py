@@ -9,10 +9,10 @@ import click
 
 from tlpipe.cli.embed import show_embedded
 from tlpipe.cli.head_options import as_train_options, head_options
+from tlpipe.cli.kinds import CLASSIFIER, FEATURES
 from tlpipe.cli.log import facts_of
 from tlpipe.cli.network_options import backbone_option, found_backbone, network_options
 from tlpipe.cli.options import (
-    PATH,
     TOO_MANY_REJECTS,
     as_run_options,
     embedding_options,
@@ -30,10 +30,11 @@ from tlpipe.cli.show_metrics import show_metrics
 
 
 @click.command("train-head", cls=Sectioned)
-@click.argument("features", type=PATH)
+@click.argument("features", type=FEATURES)
 @output_option(
     "The classifier (.onnx) to write; its report (.metrics.json) and the head alone (.head.onnx)"
-    " stand beside it."
+    " stand beside it.",
+    CLASSIFIER,
 )
 @head_options
 @click.option(
@@ -82,7 +83,8 @@ def train_head_command(
 @source_argument
 @output_option(
     "The classifier (.onnx) to write; its features (.features.h5), its report (.metrics.json) and"
-    " the head alone (.head.onnx) stand beside it."
+    " the head alone (.head.onnx) stand beside it.",
+    CLASSIFIER,
 )
 @backbone_option
 @network_options
@@ -163,7 +165,8 @@ def show_trained(result: Any) -> None:
     for notice in result.notices:
         say(notice)
     if result.metrics is None:
-        say("No image is left to judge the classifier on: how good it is, nobody knows.")
+        said = "No image is left to judge the classifier on: how good it is, nobody knows."
+        say(said, level="warning")
     else:
         show_metrics(result.metrics, result.classes, training["judged_on"])
     beside = f"{str(result.metrics_path)!r} and {str(result.head_path)!r}"

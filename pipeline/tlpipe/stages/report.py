@@ -1,7 +1,7 @@
 """Report: what held-out data say of a classifier, or of several backbones, as a JSON file.
 
-Takes plain values, gives a file that is whole or not there. ``docs/results.md`` and
-``docs/compare.md`` specify them. Imports ``files``.
+Takes plain values, gives a file that is whole or not there. ``docs/reference/results.md`` and
+``docs/how-to/compare.md`` specify them. Imports ``files``.
 """
 
 from __future__ import annotations

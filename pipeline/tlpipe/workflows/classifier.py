@@ -9,6 +9,7 @@ from pathlib import Path
 from tlpipe.errors import BackboneError, ClassifierError
 from tlpipe.execution import Execution, Precision
 from tlpipe.files import is_file
+from tlpipe.near import no_file
 from tlpipe.seams import OpenedNetwork, Reader
 from tlpipe.stages.classifier import ClassifierInfo, read_metadata
 from tlpipe.stages.predictions import Columns
@@ -140,7 +141,8 @@ def open_classifier(path: str | Path, options: RunOptions | None = None) -> Clas
     """
     path = Path(path)
     if not is_file(path):
-        raise ClassifierError(f"The classifier {str(path)!r} does not exist.")
+        message, hint = no_file(path, "The classifier")
+        raise ClassifierError(message, hint=hint)
     options = options or RunOptions()
     info = read_metadata(properties_of(path), repr(str(path)))
     own: Precision = "fp32" if info.quantised is None else "int8"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlpipe.errors import BackboneError, OptionError
 from tlpipe.files import is_file
+from tlpipe.near import no_file
 from tlpipe.presets import find_preprocess, from_metadata
 from tlpipe.stages.session import open_graph
 from tlpipe.types import POOLING_CHOICES, PoolingChoice, Preprocess
@@ -103,7 +104,8 @@ def look_into(path: Path, options: BackboneOptions, *, prove: bool = True) -> Ne
     from tlpipe.graph.io import load_model, metadata, signature
 
     if not is_file(path):
-        raise BackboneError(f"The network {str(path)!r} does not exist.")
+        message, hint = no_file(path, "The network")
+        raise BackboneError(message, hint=hint)
     model = load_model(path)
     flat = metadata(model)
     if flat.get("format") == "tlpipe-classifier":

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 NEAR = 0.95
-"""Cosine from which on two images count as nearly the same; ``docs/audit.md`` says why."""
+"""Cosine from which on two images count as nearly the same: ``docs/reference/audit.md``."""
 
 MOST_PAIRS = 10_000
 

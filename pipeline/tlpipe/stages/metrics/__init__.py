@@ -1,7 +1,7 @@
 """Metrics: how good predictions are, against known labels, and how sure that is.
 
 Takes probabilities, logits and labels; gives plain records that can be written as JSON.
-``docs/results.md`` specifies them. Imports NumPy.
+``docs/reference/results.md`` specifies them. Imports NumPy.
 
 records      -> what the others give
 intervals    -> 95 % intervals of proportions and means

@@ -16,6 +16,7 @@ import h5py
 
 from tlpipe.errors import DamagedFileError, FeatureFileError, TlpipeError
 from tlpipe.files import is_file, is_utf8
+from tlpipe.near import no_file
 from tlpipe.stages.store.content import FileContent
 from tlpipe.stages.store.layout import (
     CHECKSUM_DTYPE,
@@ -75,7 +76,12 @@ def open_hdf5(path: Path, content: FileContent | None = None) -> tuple[FileConte
         The file is missing, cannot be read or is no HDF5 file.
     """
     if content is None and not is_file(path):
-        raise FeatureFileError(f"The feature file {str(path)!r} does not exist.")
+        message, hint = no_file(
+            path,
+            "The feature file",
+            of_folder=f"Of images, 'tlpipe embed {path} -o features.h5' makes a feature file.",
+        )
+        raise FeatureFileError(message, hint=hint)
     try:
         content = content or FileContent(path)
         return content, h5py.File(content, "r")
