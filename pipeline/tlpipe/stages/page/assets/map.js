@@ -120,12 +120,15 @@ function paintLasso(c) {
   if (map.lasso.length < 2) return;
   c.beginPath();
   polygon(c, map.lasso);
-  c.lineWidth = 2;
+  c.lineWidth = 6; // a rim, so that the line is seen among points
+  c.strokeStyle = themeColour('surface');
+  c.stroke();
+  c.lineWidth = 2.5;
   c.strokeStyle = themeColour('accent');
-  c.setLineDash([6, 4]);
+  c.setLineDash([8, 4]);
   c.stroke();
   c.setLineDash([]);
-  c.globalAlpha = 0.08;
+  c.globalAlpha = 0.12;
   c.fillStyle = themeColour('accent');
   c.fill();
   c.globalAlpha = 1;
