@@ -28,6 +28,8 @@ BROUGHT: dict[str, tuple[str, ...]] = {
     "explanation/crash-safety.md": ("features.h5",),
     "how-to/nightly.md": ("classifier.onnx",),
     "how-to/read-features.md": ("features.h5",),
+    "how-to/report.md": ("features.h5", "classifier.onnx"),
+    "how-to/shell.md": ("features.h5",),
     "how-to/update.md": ("classifier.onnx",),
     "reference/audit.md": ("features.h5",),
     "reference/classifier-file.md": ("classifier.onnx",),
@@ -101,7 +103,19 @@ def two_devices(folder: Path) -> None:
     shutil.copy2(folder / "cpu.h5", folder / "gpu.h5")
 
 
-PREPARED = {"how-to/multi-label.md": several_labels, "how-to/gpu.md": two_devices}
+def two_backbones(folder: Path) -> None:
+    """Feature files of two backbones."""
+    from tlpipe import embed
+
+    embed(folder / "photos", folder / "lite0.h5")
+    embed(folder / "photos", folder / "lite1.h5", backbone="efficientnet-lite1")
+
+
+PREPARED = {
+    "how-to/gpu.md": two_devices,
+    "how-to/multi-label.md": several_labels,
+    "how-to/report.md": two_backbones,
+}
 """What else a page's reader has."""
 
 

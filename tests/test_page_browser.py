@@ -458,3 +458,11 @@ def test_a_comparison_can_be_used(
         page.locator("#contenders").get_by_role("button", name="Accuracy").click()
         first = page.locator("#contenders tbody tr").first
         assert "large.h5" in first.inner_text()
+
+
+def test_a_finger_lists_what_it_touches(browser: Browser, written: Path, report: Report) -> None:
+    image = alone(report)
+    with opened(browser, written, viewport=NARROW, has_touch=True) as page:
+        map_of(page)
+        page.touchscreen.tap(*point_of(page, report, image))
+        assert image in shown(page.locator("#map-panel"))

@@ -54,7 +54,10 @@ def demo_command(output: Path) -> None:
             for count in digits.render(images):
                 report(Progress("render", count, digits.COUNT, 0))
     except OSError as exc:
-        raise OutputError(f"The scans cannot be written to {str(images)!r}: {exc}.") from exc
+        raise OutputError(
+            f"The scans cannot be written to {str(images)!r}: {exc}.",
+            hint="Choose another --output, or make room.",
+        ) from exc
 
     features, classifier = output / "features.h5", output / "classifier.onnx"
     predictions = output / "predictions.csv"
@@ -88,7 +91,10 @@ def _claim(folder: Path) -> list[str]:
         folder.mkdir(parents=True, exist_ok=True)
         mark.touch()
     except OSError as exc:
-        raise OutputError(f"The folder {str(folder)!r} cannot be made: {exc.strerror}.") from exc
+        raise OutputError(
+            f"The folder {str(folder)!r} cannot be made: {exc.strerror}.",
+            hint="Choose another --output.",
+        ) from exc
     return ["--overwrite"] if again else []
 
 

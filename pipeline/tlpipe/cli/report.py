@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from tlpipe.cli.options import PATH, opened_source, output_option, overwrite_option
+from tlpipe.cli.kinds import SOURCE, File
+from tlpipe.cli.options import opened_source, output_option, overwrite_option
 from tlpipe.cli.progress import progress
 from tlpipe.cli.show import counted, say
 from tlpipe.files import check_output
@@ -22,15 +23,17 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SUFFIXES = (".html", ".htm")
+_PAGE, _FILES = File(*_SUFFIXES), File(*FEATURE_SUFFIXES, ".onnx")
 _OF_ONE = ("source", "images", "map_kind", "no_images", "fetch", "near", "allow_outside")
 _OF_SEVERAL = ("no_speed",)
 
 
 @click.command("report")
-@click.argument("files", type=PATH, nargs=-1, required=True, metavar="FEATURES [CLASSIFIER]")
-@output_option("The page (.html) to write.")
+@click.argument("files", type=_FILES, nargs=-1, required=True, metavar="FEATURES [CLASSIFIER]")
+@output_option("The page (.html) to write.", _PAGE)
 @click.option(
     "--source",
+    type=SOURCE,
     metavar="SOURCE",
     help="Where the images are, for their pictures.  [default: where they were embedded from]",
 )
@@ -214,7 +217,7 @@ def report_option(command: F) -> F:
     return click.option(
         "--report",
         "page",
-        type=PATH,
+        type=_PAGE,
         metavar="FILE",
         help="Write a page (.html) that shows the classifier, too: see 'tlpipe report'.",
     )(command)

@@ -20,9 +20,8 @@ from tlpipe.card import PREPARATION, Card, DataFile, Golden, InputSpec, WeightsS
 from tlpipe.catalogue import find_card
 from tlpipe.errors import BackboneError, CardError
 from tlpipe.files import cache_dir, is_file, make_folder, sha256_file, whole_file
-from tlpipe.near import no_file
 from tlpipe.presets import PRESETS, find_preprocess
-from tlpipe.workflows.network import BackboneOptions, Network, look_into
+from tlpipe.workflows.network import BackboneOptions, Network, check_there, look_into
 
 _log = logging.getLogger(__name__)
 
@@ -104,9 +103,7 @@ def import_network(path: Path, options: BackboneOptions) -> Card:
     BackboneError, CardError
         As from ``look_into``.
     """
-    if not is_file(path):
-        message, hint = no_file(path, "The network")
-        raise BackboneError(message, hint=hint)
+    check_there(path)
     own = _own(path)
     files = _files(own)
     facts = [PREPARATION, str(own), [asdict(f) for f in files], asdict(options)]

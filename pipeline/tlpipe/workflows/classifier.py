@@ -20,6 +20,8 @@ from tlpipe.workflows.pixels import loader
 from tlpipe.workflows.run_options import RunOptions
 from tlpipe.workflows.running import run_over
 
+_ANEW = "Copy it from where it is whole, or train the head anew."
+
 
 @dataclass(frozen=True)
 class Classifier:
@@ -66,13 +68,15 @@ class Classifier:
                 found = self.whole.only([name]).shapes()
             except BackboneError as exc:
                 raise ClassifierError(
-                    f"{str(self.path)!r} is damaged: its graph lacks the output {name!r}."
+                    f"{str(self.path)!r} is damaged: its graph lacks the output {name!r}.",
+                    hint=_ANEW,
                 ) from exc
             if found != ((*self.info.image_size, 3), shape):
                 raise ClassifierError(
                     f"{str(self.path)!r} is damaged: its graph takes and gives {found}, its"
                     f" metadata speak of images of {self.info.image_size} and"
-                    f" {len(self.info.classes)} classes."
+                    f" {len(self.info.classes)} classes.",
+                    hint=_ANEW,
                 )
         return self.whole.only(list(shapes))
 

@@ -197,7 +197,8 @@ class _AsClassifier(Arithmetic):
         if found is None:
             raise ClassifierError(
                 f"{str(classifier.path)!r} was trained on embeddings at {info.precision!r}, which"
-                " is unknown."
+                " is unknown.",
+                hint="Update tlpipe, or train the head anew.",
             )
         precision, runtime = found
         asked = options.runtime if options.runtime != "auto" else runtime

@@ -38,7 +38,7 @@ MEND = (
     "'tlpipe verify FILE' names all that is damaged; 'tlpipe repair FILE -o OTHER' keeps what is"
     " good."
 )
-
+UNREADABLE = "Correct its permissions (chmod u+r FILE), or copy it from where it is whole."
 
 CHECKSUMS_IN_1 = "it has checksums, which format 1 does not have"
 
@@ -86,7 +86,9 @@ def open_hdf5(path: Path, content: FileContent | None = None) -> tuple[FileConte
         content = content or FileContent(path)
         return content, h5py.File(content, "r")
     except PermissionError as exc:
-        raise FeatureFileError(f"{str(path)!r} cannot be read: {exc.strerror}.") from exc
+        raise FeatureFileError(
+            f"{str(path)!r} cannot be read: {exc.strerror}.", hint=UNREADABLE
+        ) from exc
     except FOREIGN as exc:
         if content is not None:
             content.close()
