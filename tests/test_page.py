@@ -15,11 +15,13 @@ import pytest
 
 from report_content import CLASSES, HOSTILE, comparison_of, no_images, report_of, unlabelled_report
 from tlpipe.stages.page import (
+    Bin,
     CurvePoint,
     Figure,
     Matrix,
     Mistakes,
     Pairs,
+    Reliability,
     Report,
     Suspects,
     comparison_page,
@@ -28,7 +30,7 @@ from tlpipe.stages.page import (
 from tlpipe.stages.page.charts import cost_chart, interval_bar, learning_chart, reliability_chart
 from tlpipe.stages.page.scales import Scale, log_ticks, nice_range, tick_label, ticks
 from tlpipe.stages.page.views import company, highlighted, step_of
-from tlpipe.stages.page.words import share
+from tlpipe.stages.page.words import share, when
 
 VOID = set("area base br col embed hr img input link meta source track wbr".split())
 ASKING = ("src", "href", "action", "srcset", "data", "poster")
@@ -295,6 +297,15 @@ def test_a_chart_has_each_point_and_its_interval() -> None:
     assert names == ["small.h5", "medium.h5", "large.h5"]
 
 
+def test_a_diagram_of_the_sure_begins_near_where_they_lie() -> None:
+    sure = Reliability("after calibration", [Bin(20, 0.95, 0.97, 0.85, 0.99)], 0.01)
+    labels = [e.text for e in points_of(reliability_chart([sure]), "tick")]
+    assert labels[0] == "0.8"
+    unsure = replace(sure, bins=[*sure.bins, Bin(20, 0.2, 0.3, 0.1, 0.5)])
+    assert points_of(reliability_chart([unsure]), "tick")[0].text == "0"
+    assert reliability_chart([replace(sure, bins=[])])  # nobody was judged
+
+
 def test_curves_differ_by_more_than_colour() -> None:
     chart = reliability_chart(report_of().reliability)
     shapes = {
@@ -361,6 +372,11 @@ def test_shares_are_never_rounded_to_all() -> None:
         "0.4 %",
         "99.4 %",
     ]
+
+
+def test_moments_are_written_as_people_do() -> None:
+    assert when("2026-03-01T23:05:00+02:00") == "1 March 2026, 21:05 UTC"
+    assert when("yesterday") == "yesterday"
 
 
 def test_the_map_in_words_counts_the_nearest() -> None:

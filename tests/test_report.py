@@ -16,8 +16,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from playwright.sync_api import Browser
 
 import tlpipe
+from browser import browser as browser  # a fixture
+from browser import page_of, serious
 from conftest import Trained, aged, with_header, write_classes, write_image
 from feature_files import write_features
 from test_audit import blobs, write
@@ -37,6 +40,7 @@ from tlpipe.stages.page import Report
 from tlpipe.stages.store import FeatureFile, feature_writer, read_features
 from tlpipe.types import Reason, Reject, Stage
 from tlpipe.workflows.report import making, options, pictures
+from tlpipe.workflows.report.by_classifier import given_classifier
 from tlpipe.workflows.report.comparing import comparison_of
 from tlpipe.workflows.report.judgement import curves_of
 from tlpipe.workflows.report.making import NEIGHBOURS, gathered
@@ -245,6 +249,39 @@ def test_baselines_are_reported_as_well(trained: Trained, tmp_path: Path, kind: 
         if stored["temperature"] is None
         else ["before calibration", "after calibration"]
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("learning_curve", [{"count": 1}]),
+        ("learning_curve", [7, None]),
+        (
+            "learning_curve",
+            [dict.fromkeys(("count", "accuracy", "low", "high", "log_loss"), "many")],
+        ),
+        ("learning_curve", "steep"),
+        ("accuracy", "fine"),
+        ("count", None),
+    ],
+)
+def test_what_a_classifier_states_may_make_no_sense(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, name: str, value: Any
+) -> None:
+    stated = stored_metrics(trained.classifier) | {name: value}
+
+    def tampered(path: Path, data: Any, features: Path) -> Any:
+        given = given_classifier(path, data, features)
+        info = replace(
+            given.info, metrics=stated, training={"temperature": float("inf"), "seed": []}
+        )
+        return replace(given, info=info)
+
+    monkeypatch.setattr(making, "given_classifier", tampered)
+    found = gathered(trained.features, trained.classifier, None, PLAIN)
+    assert found.figures
+    assert (len(found.learning) == 0) == (name == "learning_curve")
+    assert [curve.name for curve in found.reliability] == ["probabilities"]
 
 
 def test_where_nothing_was_kept_apart_other_heads_judge(tmp_path: Path, tiny_card: Card) -> None:
@@ -725,6 +762,27 @@ def test_the_command_writes_a_page(trained: Trained, tmp_path: Path) -> None:
     assert again.exit_code == 1
     assert "exists already" in again.stderr
     assert run("report", trained.features, "-o", page, "--overwrite").exit_code == 0
+
+
+def test_the_page_of_a_real_run_opens_in_a_browser(
+    trained: Trained, tmp_path: Path, browser: Browser
+) -> None:
+    page = tmp_path / "report.html"
+    tlpipe.report(trained.features, page, classifier=trained.classifier)
+    with page_of(browser, page) as seen:
+        assert seen.page.get_by_role("heading", level=1).inner_text() == "Report on classifier.onnx"
+        assert serious(seen.page) == []
+        assert (seen.errors, seen.requests) == ([], [])
+
+
+def test_programs_get_the_facts_as_json(trained: Trained, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    result = run("--log-format", "json", "report", trained.features, "-o", page, "--no-images")
+    assert result.exit_code == 0, result.output
+    events = [json.loads(line) for line in result.stderr.splitlines()]
+    (written,) = [event for event in events if event["event"] == "result"]
+    assert written["size_bytes"] == page.stat().st_size
+    assert (written["count"], written["shown"], written["pictured"]) == (45, 45, 0)
 
 
 def test_the_command_compares_feature_files(trained: Trained, tmp_path: Path) -> None:

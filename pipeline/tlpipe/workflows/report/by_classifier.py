@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -70,7 +71,7 @@ class Given:
     def temperature(self) -> float | None:
         """What the logits were divided by; None where that is not known."""
         found = self.info.training.get("temperature")
-        return float(found) if isinstance(found, int | float) and found > 0 else None
+        return float(found) if _is_number(found) and found > 0 else None
 
     def answer(self, vectors: Float32Array) -> NDArray[Any]:
         """Probabilities (B, K) of embeddings (B, D)."""
@@ -211,7 +212,7 @@ def figure_notices(given: Given, metrics: Metrics | MultilabelMetrics) -> list[s
     )
     for name in names:
         here, there = getattr(metrics, name), stored.get(name)
-        if isinstance(there, int | float) and abs(here - there) > _ALIKE * max(abs(there), 0.1):
+        if _is_number(there) and abs(here - there) > _ALIKE * max(abs(there), 0.1):
             differing.append(f"{name.replace('_', ' ')} {here:.4f}, not {there:.4f}")
     if not differing:
         return []
@@ -225,9 +226,16 @@ def figure_notices(given: Given, metrics: Metrics | MultilabelMetrics) -> list[s
 def stored_curve(metrics: Mapping[str, Any]) -> list[LearningPoint]:
     """The learning curve that a classifier states; empty where there is none that makes sense."""
     points = metrics.get("learning_curve")
+    names = [field.name for field in fields(LearningPoint)]
     if not isinstance(points, list):
         return []
-    try:
-        return [LearningPoint(**point) for point in points]
-    except TypeError:  # of another version
-        return []
+    for point in points:
+        if not isinstance(point, dict) or sorted(point) != sorted(names):
+            return []
+        if not all(map(_is_number, point.values())) or point["count"] < 1:
+            return []
+    return [LearningPoint(**point) for point in points]
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -115,7 +115,7 @@ def _labels(given: Given, data: Features) -> tuple[Bools, list[str]]:
 
 
 def _separator(given: Given) -> str:
-    return str(given.info.training.get("label_separator", DEFAULT_SEPARATOR))
+    return str(given.info.training.get("label_separator") or DEFAULT_SEPARATOR)
 
 
 def _planned(given: Given, data: Features) -> tuple[LabelTask | None, list[str]]:

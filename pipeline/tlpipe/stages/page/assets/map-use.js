@@ -104,6 +104,7 @@ function startPointer() {
     if (map.drag === 'move') {
       map.panX += x - before[0];
       map.panY += y - before[1];
+      map.stale = true;
     } else {
       if (!map.lasso.length) map.lasso.push(start);
       map.lasso.push([x, y]);
@@ -167,6 +168,7 @@ function keepInSight(image) {
   if (x > 8 && y > 8 && x < map.width - 8 && y < map.height - 8) return;
   map.panX += map.width / 2 - x;
   map.panY += map.height / 2 - y;
+  map.stale = true;
   place();
 }
 
@@ -222,7 +224,7 @@ function drawLegend() {
       toggle(map.colouring, number);
       drawLegend();
       mapPart('legend').children[shown.indexOf(number)].firstChild.focus();
-      repaint();
+      redraw();
     });
     item.append(button);
     return item;
@@ -239,7 +241,7 @@ function startBar() {
   choice.addEventListener('change', () => {
     map.colouring = map.colourings.find((colouring) => colouring.id === choice.value);
     drawLegend();
-    repaint();
+    redraw();
   });
   map.root.addEventListener('click', (event) => {
     const button = event.target.closest('button');
@@ -286,5 +288,6 @@ function startMap() {
 function redrawMap() {
   if (!map.root) return;
   drawLegend();
+  map.stale = true;
   paint();
 }

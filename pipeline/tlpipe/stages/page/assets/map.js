@@ -5,7 +5,8 @@ const map = {
   projection: 0, zoom: 1, panX: 0, panY: 0,
   colourings: [], colouring: null,
   drag: 'lasso', lasso: [], at: -1, listed: new Set(),
-  width: 0, height: 0, ratio: 1, places: null, drawing: false,
+  width: 0, height: 0, ratio: 1, places: null,
+  layer: document.createElement('canvas'), stale: true, drawing: false,
 };
 
 function mapPart(name) {
@@ -60,16 +61,15 @@ function resize() {
   map.ratio = Math.min(window.devicePixelRatio || 1, 2);
   map.canvas.width = Math.round(box.width * map.ratio);
   map.canvas.height = Math.round(box.height * map.ratio);
+  map.stale = true;
 }
 
-function paint() {
-  map.drawing = false;
-  if (!map.width) return;
-  place();
-  const c = map.canvas.getContext('2d');
+// All points, on a layer of their own: it stays as it is while the pointer moves.
+function paintPoints(r) {
+  map.layer.width = map.canvas.width;
+  map.layer.height = map.canvas.height;
+  const c = map.layer.getContext('2d');
   c.setTransform(map.ratio, 0, 0, map.ratio, 0, 0);
-  c.clearRect(0, 0, map.width, map.height);
-  const r = radius();
   const grey = stampOf(GREY, r * 0.8, map.ratio);
   const stamps = map.colouring.groups.map((group) => group.style && stampOf(group.style, r, map.ratio));
   const drawn = map.order.map((image) => [image, map.colouring.groupOf(image)]);
@@ -81,6 +81,22 @@ function paint() {
   };
   for (const [image, group] of drawn) if (group < 0 || !stamps[group]) stampAt(image, grey);
   for (const [image, group] of drawn) if (group >= 0 && stamps[group]) stampAt(image, stamps[group]);
+}
+
+function paint() {
+  map.drawing = false;
+  if (!map.width) return;
+  const r = radius();
+  if (map.stale) {
+    place();
+    paintPoints(r);
+    map.stale = false;
+  }
+  const c = map.canvas.getContext('2d');
+  c.setTransform(1, 0, 0, 1, 0, 0);
+  c.clearRect(0, 0, map.canvas.width, map.canvas.height);
+  c.drawImage(map.layer, 0, 0);
+  c.setTransform(map.ratio, 0, 0, map.ratio, 0, 0);
   paintListed(c, r);
   paintLasso(c);
   if (map.at >= 0) ring(c, map.at, r + 5, 3, 'ink');
@@ -104,21 +120,31 @@ function paintLasso(c) {
   if (map.lasso.length < 2) return;
   c.beginPath();
   polygon(c, map.lasso);
-  c.lineWidth = 2;
+  c.lineWidth = 6; // a rim, so that the line is seen among points
+  c.strokeStyle = themeColour('surface');
+  c.stroke();
+  c.lineWidth = 2.5;
   c.strokeStyle = themeColour('accent');
-  c.setLineDash([6, 4]);
+  c.setLineDash([8, 4]);
   c.stroke();
   c.setLineDash([]);
-  c.globalAlpha = 0.08;
+  c.globalAlpha = 0.12;
   c.fillStyle = themeColour('accent');
   c.fill();
   c.globalAlpha = 1;
 }
 
+// Draws what lies over the points again, before the next frame.
 function repaint() {
   if (map.drawing) return;
   map.drawing = true;
   requestAnimationFrame(paint);
+}
+
+// Draws the points again as well.
+function redraw() {
+  map.stale = true;
+  repaint();
 }
 
 // The images within `most` pixels of a place, the nearest first.
@@ -148,7 +174,7 @@ function zoomAt(factor, x, y) {
   map.panY = y - map.height / 2 - by * (y - map.height / 2 - map.panY);
   map.zoom = zoom;
   map.lasso = [];
-  repaint();
+  redraw();
 }
 
 function seeAll() {
@@ -156,5 +182,5 @@ function seeAll() {
   map.panX = 0;
   map.panY = 0;
   map.lasso = [];
-  repaint();
+  redraw();
 }
