@@ -21,8 +21,8 @@ BUDGET ?= 600
 RATE ?= 3e-4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check format torture fuzz bench bench-scan bench-store bench-import bench-head bench-audit \
-	bench-claim bench-ray bench-sources bench-idx clean
+.PHONY: help demo test lint types docs check format torture fuzz bench bench-scan bench-store bench-import bench-head bench-audit \
+	bench-claim bench-ray bench-report bench-sources bench-idx clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,7 +56,10 @@ lint: $(VENV)/.developer ## check style and format
 types: $(VENV)/.developer ## check types
 	$(BIN)/mypy
 
-check: lint types test ## all that CI checks
+docs: $(VENV)/.developer ## build the documentation into site/; every warning is an error
+	$(BIN)/properdocs build --strict
+
+check: lint types docs test ## all that CI checks
 
 format: $(VENV)/.developer ## correct style and format where that can be done for you
 	$(BIN)/ruff check --fix .
@@ -95,6 +98,11 @@ bench-ray: $(VENV)/.developer ## measure a local Ray cluster against the local e
 	$(BIN)/python tests/benchmarks/ray_rate.py "$(SOURCE)" --rounds $(BENCH_ROUNDS) --folder "$(BENCH)" \
 		$(if $(IMAGES),--images $(IMAGES))
 
+bench-report: $(VENV)/.developer ## time, memory, size and first paint of a report: SOURCE=folder [IMAGES=10000]
+	@test -n "$(SOURCE)" || { echo "Name a folder of a folder per class: make bench-report SOURCE=folder" >&2; exit 2; }
+	$(BIN)/python tests/benchmarks/report_cost.py "$(SOURCE)" --rounds $(BENCH_ROUNDS) --folder "$(BENCH)" \
+		$(if $(IMAGES),--images $(IMAGES))
+
 bench-sources: $(VENV)/.developer ## archives against the folder that was packed: SOURCE=folder [IMAGES=2000]
 	@test -n "$(SOURCE)" || { echo "Name a folder of images: make bench-sources SOURCE=folder" >&2; exit 2; }
 	$(BIN)/python tests/benchmarks/source_kinds.py "$(SOURCE)" --embeds $(BENCH_ROUNDS) \
@@ -112,4 +120,4 @@ fuzz: $(VENV)/.developer ## damage files at random for 10 minutes, and see that 
 	$(BIN)/python tests/fuzz.py --minutes $(MINUTES)
 
 clean: ## remove the environment and all caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site

@@ -13,11 +13,27 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+import error_recorder
 from tlpipe.card import Card
 from tlpipe.catalogue import read_card
 from tlpipe.files import CACHE_VARIABLE, CARDS_VARIABLE, sha256_file
 from tlpipe.graph.digest import weights_digest
 from tlpipe.stages.store import FeatureFile, feature_writer
+
+error_recorder.record_if_asked()  # in a worker of pytest-xdist, before any test is collected
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    error_recorder.add_option(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    error_recorder.configure(config)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    error_recorder.finish(session)
+
 
 TINY_SIZE = 16
 TINY_DIM = 8

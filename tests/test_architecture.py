@@ -24,6 +24,7 @@ LAYERS = [
         "last_layer",
         "lock",
         "machine",
+        "near",
         "parquet_guard",
         "parquet_pages",
         "parts_folder",
@@ -68,6 +69,7 @@ OWNERS = {
         "stages/digits.py",
         "stages/sample.py",
         "stages/source/pictures.py",
+        "stages/thumbnails.py",
     },
     "cykooz_resizer": {"stages/preprocess.py"},
     "rich": {"cli/show.py", "cli/progress.py"},
@@ -83,10 +85,12 @@ OWNERS = {
     "jinja2": {"stages/page/"},
     "ray": {"workflows/ray_crew.py"},
     "sqlite3": {"stages/store/index.py"},
+    "umap": {"stages/projection.py"},
 }
 
 HEAVY = set(
-    "numpy onnx onnxruntime openvino h5py sklearn scipy PIL pyarrow rich fsspec ray jinja2".split()
+    "numpy onnx onnxruntime openvino h5py sklearn scipy PIL pyarrow rich fsspec ray jinja2"
+    " umap".split()
 )
 
 
@@ -174,9 +178,29 @@ def test_help_loads_no_heavy_library() -> None:
         "from tlpipe.cli.main import cli\n"
         "for line in ([], ['embed'], ['train-head'], ['models', 'export'], ['export'],\n"
         "             ['import'], ['merge'], ['split'], ['audit'], ['compare'], ['doctor'],\n"
-        "             ['run']):\n"
+        "             ['run'], ['completion'], ['report']):\n"
         "    try: cli([*line, '--help'])\n"
         "    except SystemExit as exit: assert exit.code == 0"
+    )
+    assert not loaded_by(code) & HEAVY
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["em"], ["embed", "--"], ["embed", "photos", "--backbone", ""], ["train-head", ""]],
+    ids=" ".join,
+)
+def test_completing_loads_no_heavy_library(words: list[str]) -> None:
+    asked = {
+        "COMP_WORDS": "\n".join(["tlpipe", *words]),
+        "COMP_CWORD": str(len(words)),
+        "_TLPIPE_COMPLETE": "bash_complete",
+    }
+    code = (
+        f"import os\nos.environ |= {asked!r}\n"
+        "from tlpipe.cli.main import cli\n"
+        "try: cli(prog_name='tlpipe')\n"
+        "except SystemExit as exit: assert exit.code == 0"
     )
     assert not loaded_by(code) & HEAVY
 

@@ -27,7 +27,7 @@ from tlpipe.stages.splits import FOLDS, stratified_folds
 from tlpipe.stages.store import Rows, feature_writer
 from tlpipe.stages.store.rows import stats_of
 from tlpipe.types import Split
-from tlpipe.workflows.audit import clusters_of
+from tlpipe.workflows.row_checks import clusters_of
 
 
 def run(*arguments: object) -> Result:

@@ -56,7 +56,8 @@ def test_an_unknown_backbone_is_refused_with_a_suggestion() -> None:
         find_card("efficientnet-lite")
     assert str(caught.value) == (
         "There is no backbone 'efficientnet-lite' in the catalogue."
-        " Did you mean 'efficientnet-lite1' or 'efficientnet-lite2' or 'efficientnet-lite4'?"
+        " Did you mean 'efficientnet-lite0' or 'efficientnet-lite1' or 'efficientnet-lite2' or"
+        " 'efficientnet-lite4'?"
         " 'tlpipe models list' shows all; the path of a network (.onnx) or of a card"
         " (.toml) works too."
     )

@@ -20,8 +20,9 @@ from click.testing import CliRunner, Result
 
 import tlpipe
 from conftest import Trained, write_classes, write_image
-from tlpipe.cli.main import cli, raise_again
+from tlpipe.cli.main import cli
 from tlpipe.cli.show import shown
+from tlpipe.cli.signals import raise_again
 from tlpipe.files import CACHE_VARIABLE
 from tlpipe.stages import digits
 
@@ -206,7 +207,7 @@ def test_a_class_that_is_lost_is_said(road: Path, tiny_card_path: Path) -> None:
         (["embed", "photos", "-o", "f.h5", "--max-rejects", "x"], 2, "'x' is neither a number"),
         (["embed", "photos", "-o", "f.h5", "--overwrit"], 2, "No such option"),
         (["train", "photos/red", "-o", "c.onnx"], 1, "has no labels; a classifier needs two"),
-        (["train-head", "photos", "-o", "c.onnx"], 1, "The feature file 'photos' does not exist."),
+        (["train-head", "photos", "-o", "c.onnx"], 1, "The feature file 'photos' is a folder"),
         (["classify", "c.onnx", "photos", "-o", "p.csv"], 1, "'c.onnx' does not exist."),
         (
             ["classify", "c.onnx", "photos", "-o", "p.xlsx"],

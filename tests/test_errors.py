@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+import error_recorder
 from tlpipe import errors
 from tlpipe.errors import OutputError, TlpipeError, UnknownBackboneError
+from tlpipe.types import Reason
 
 CLASSES = [
     value
@@ -29,3 +34,71 @@ def test_message_and_hint() -> None:
     assert error.message == "No such backbone."
     assert error.exit_code == 1
     assert str(OutputError("Disk full.")) == "Disk full."
+
+
+def test_the_page_of_errors_is_what_the_code_gives() -> None:
+    command = [sys.executable, error_recorder.ROOT / "docs" / "make_errors.py", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_page_names_what_an_error_says() -> None:
+    page = (error_recorder.ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    assert "could not be written: {reason}." in page
+    assert "works along the batch" in page  # a reason that stands inside another message
+    for kind in CLASSES:
+        assert f"### {kind.__name__}\n" in page
+    for reason in Reason:
+        assert f"| `{reason.value}` |" in page
+
+
+def record(folder: Path, sites: list[error_recorder.Site]) -> None:
+    lines = [f"{site.file}\t{site.line}\t{site.column}\n" for site in sites]
+    (folder / "1.txt").write_text("".join(lines), encoding="utf-8")
+
+
+def test_a_place_that_no_test_reached_is_named(tmp_path: Path) -> None:
+    known = error_recorder.UNREACHED
+    *reached, missed = [site for site in error_recorder.all_sites() if site.name not in known]
+    record(tmp_path, [*reached, missed])
+    assert error_recorder.mistakes(tmp_path) == []
+    record(tmp_path, reached)
+    (line,) = error_recorder.mistakes(tmp_path)
+    assert f"{missed.file}:{missed.line}" in line
+    assert missed.message in line
+
+
+def test_the_list_of_places_out_of_reach_cannot_grow_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sites = error_recorder.all_sites()
+    reached = [site for site in sites if site.name not in error_recorder.UNREACHED]
+    record(tmp_path, reached)
+    for name in (reached[0].name, "files.py gone: OutputError: No such words."):
+        monkeypatch.setitem(error_recorder.UNREACHED, name, "a reason")
+        (line,) = error_recorder.mistakes(tmp_path)
+        assert name in line
+        monkeypatch.delitem(error_recorder.UNREACHED, name)
+
+
+def test_a_place_is_the_call_even_of_two_in_one_line(tmp_path: Path) -> None:
+    """Recorded in a process of its own, by the code of the package itself."""
+    code = (
+        "import sys; from pathlib import Path; import error_recorder\n"
+        "folder = Path(sys.argv[1]); error_recorder.start_recording(folder)\n"
+        "from tlpipe import read_job\n"
+        "from tlpipe.errors import JobError, OutputError\n"
+        "from tlpipe.files import check_output\n"
+        "for call in (lambda: check_output(folder, overwrite=False), lambda: read_job('gone')):\n"
+        "    try: call()\n"
+        "    except (JobError, OutputError): pass\n"
+    )
+    command = [sys.executable, "-c", code, tmp_path]
+    subprocess.run(command, cwd=Path(__file__).parent, check=True)
+    (written,) = [path.read_text(encoding="utf-8") for path in tmp_path.iterdir()]
+    places = {f"{site.file}\t{site.line}\t{site.column}" for site in error_recorder.all_sites()}
+    assert {line.split("\t")[0] for line in written.splitlines()} == {
+        "files.py",
+        "workflows/jobs/reading.py",
+    }
+    assert set(written.splitlines()) <= places

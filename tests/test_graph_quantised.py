@@ -211,3 +211,17 @@ def test_a_relu_that_went_into_the_quantisation_counts() -> None:
     analysis = analyse(model, open_graph, Choices())
     assert analysis.decision is not None
     assert analysis.decision.feature.tensors == (x,)
+
+
+@pytest.mark.parametrize("relu", [True, False])
+def test_a_zero_that_is_computed_from_the_image(relu: bool) -> None:
+    """Nobody knows whether it cuts off what is negative: it is passed only where nothing is."""
+    net = Net()
+    x = net.pooled() if relu else net.fc(net.pooled(), WIDTH, name="hidden", out="hidden")
+    net.add("DynamicQuantizeLinear", x, out="q", more=["scale", "zero"])
+    y = net.add("QuantizeLinear", x, "scale", "zero", out="whole")
+    y = net.add("DequantizeLinear", y, "scale", "zero", out="back")
+    model = net.model(net.fc(y, CLASSES, out="y"))
+    analysis = analyse(model, open_graph, Choices())
+    assert analysis.decision is not None
+    assert analysis.decision.feature.tensors == (("gap",) if relu else ("back",))

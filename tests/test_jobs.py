@@ -82,7 +82,7 @@ def test_a_job_has_the_options_of_the_command_line(command: str) -> None:
     }
     arguments = {p.name for p in cli.commands[command].params if isinstance(p, click.Argument)}
     shape = shape_of(command)
-    assert {*shape.settings, *shape.places} == flags - {"help"} | arguments
+    assert {*shape.settings, *shape.places} == flags - {"help", "quiet", "verbose"} | arguments
     assert set(shape.places) <= set(PLACES)
 
 
@@ -548,9 +548,11 @@ def test_a_record_is_whole_or_not_there(
 
 
 def test_the_jobs_of_the_documents_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (Path(__file__).parents[1] / "docs" / "jobs.md").read_text(encoding="utf-8")
+    docs = Path(__file__).parents[1] / "docs"
+    text = (docs / "reference" / "jobs.md").read_text(encoding="utf-8")
+    nightly = (docs / "how-to" / "nightly.md").read_text(encoding="utf-8")
     monkeypatch.setenv("DATE", "2026-11-24")
-    jobs = re.findall(r"```toml\n(.*?)```", text, re.S)
+    jobs = re.findall(r"```toml\n(.*?)```", nightly + text, re.S)
     assert len(jobs) == 2
     for number, job in enumerate(jobs):
         path = place / f"{number}.toml"
@@ -566,7 +568,8 @@ def test_the_jobs_of_the_documents_run(place: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_every_event_stands_in_the_document() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "jobs.md").read_text(encoding="utf-8")
+    page = Path(__file__).parents[1] / "docs" / "reference" / "jobs.md"
+    text = page.read_text(encoding="utf-8")
     root = Path(tlpipe.__file__).parent / "cli"
     source = "".join(path.read_text(encoding="utf-8") for path in root.glob("*.py"))
     named = set(re.findall(r'emit\(\s*"([a-z]+)"', source))

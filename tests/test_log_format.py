@@ -21,7 +21,8 @@ from click.testing import CliRunner, Result
 from conftest import Trained, write_classes
 from tlpipe.cli import progress as progress_module
 from tlpipe.cli.log import LOG_FORMAT_VARIABLE, emit, is_json, json_lines
-from tlpipe.cli.main import _terminated, cli
+from tlpipe.cli.main import cli
+from tlpipe.cli.signals import _terminated
 from tlpipe.types import Progress
 
 
@@ -226,7 +227,7 @@ def test_text_says_what_stopped_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped() -> None:
         _terminated(signal.SIGTERM, None)
 
-    monkeypatch.setattr(sys.modules["tlpipe.cli.main"], "_stopping", False)
+    monkeypatch.setattr(sys.modules["tlpipe.cli.signals"], "_stopping", False)
     monkeypatch.setitem(cli.commands, "stopped", stopped)
     result = CliRunner().invoke(cli, ["stopped"])
     assert result.exit_code == 143

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,18 @@ from sklearn.metrics import f1_score
 import tlpipe
 from conftest import TINY_SIZE, Trained
 from feature_files import header_of
+from refusals import refused
 from tlpipe.card import Card
 from tlpipe.cli.main import cli
-from tlpipe.errors import ClassifierError, OptionError, SourceError, TrainingDataError
+from tlpipe.errors import (
+    ClassifierError,
+    ExportError,
+    OptionError,
+    SourceError,
+    TrainingDataError,
+)
 from tlpipe.label_cells import joined, names_in, parted
+from tlpipe.last_layer import LastLayer
 from tlpipe.stages.classifier import read_metadata
 from tlpipe.stages.label_sets import as_strata, labels_of, learnable, rarest_labels, table_of
 from tlpipe.stages.metrics import MultilabelMetrics
@@ -34,6 +42,7 @@ from tlpipe.stages.predictions import Columns
 from tlpipe.stages.store import Rows, feature_writer, read_features
 from tlpipe.stages.store.rows import stats_of
 from tlpipe.stages.thresholds import PRIOR_ROWS, best_logit, tune
+from tlpipe.workflows import export_classifier
 
 # -- cells and sets --------------------------------------------------------------------------------
 
@@ -479,3 +488,18 @@ def test_a_training_of_single_labels_tells_of_joined_ones(tiny_card: Card, tmp_p
     features = stored(tmp_path / "g.h5", tiny_card, ["a", "b", "a|b"], splits=[0, 0, 2])
     with pytest.raises(TrainingDataError, match=r"'a\|b'.*train with --multi-label"):
         tlpipe.train_head(features, tmp_path / "d.onnx")
+
+
+def test_a_network_with_other_labels_is_not_written(
+    several: Several, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = export_classifier.join_head
+
+    def wrong(network: onnx.ModelProto, layer: LastLayer, *rest: Any) -> onnx.ModelProto:
+        assert layer.thresholds is not None
+        return original(network, replace(layer, thresholds=0 * layer.thresholds), *rest)
+
+    monkeypatch.setattr(export_classifier, "join_head", wrong)
+    with refused(ExportError, "labels are not those whose probabilities", "Train again"):
+        tlpipe.train_head(several.features, tmp_path / "c.onnx", options=SEVERAL)
+    assert not (tmp_path / "c.onnx").exists()

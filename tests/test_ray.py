@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from PIL import Image
 
 from conftest import Trained, aged, write_classes, write_image
 from ray_readers import DeadlyReader, LoudReader, SlowReader
+from refusals import refused
 from stored import datasets
 from tlpipe import Cached, Columns, RunOptions, UpdateOptions, classify, embed, split
 from tlpipe.card import Card
@@ -413,3 +415,15 @@ def test_wrong_uses_are_refused(
     found = CliRunner().invoke(cli, command)
     assert found.exit_code == 1
     assert "pip install 'tlpipe[ray]'" in found.output
+
+
+def test_an_address_at_which_nobody_listens(
+    source: Path, tmp_path: Path, tiny_card: Card, on_ray: RunOptions
+) -> None:
+    with socket.socket() as bound:  # and does not listen
+        bound.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{bound.getsockname()[1]}"
+        nowhere = replace(on_ray, address=address)
+        with refused(ClusterError, f"no Ray cluster at {address!r}", "refused", "ray start --head"):
+            embed(source, tmp_path / "f.h5", backbone=tiny_card, options=nowhere)
+    assert not (tmp_path / "f.h5").exists()

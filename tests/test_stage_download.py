@@ -93,10 +93,12 @@ def interrupt(server: Server, target: Path, expected: Expected = RIGHT, at: int 
         if progress.done >= at:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         get(server, target, expected, progress=ctrl_c)
     assert not target.exists()
     size = target.with_name(".model.bin.part").stat().st_size
+    kept = f"{size:,} bytes of 'model.bin' are kept; the same command goes on from there."
+    assert caught.value.__notes__ == [kept]
     assert at <= size < SIZE
     server.log.clear()
     return size

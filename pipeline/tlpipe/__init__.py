@@ -2,9 +2,9 @@
 
 The verbs of the command line, as functions of the same names: ``embed``, ``train_head``, ``train``,
 ``classify``, ``evaluate``, ``verify``, ``inspect``, and for feature files ``verify_features``,
-``repair``, ``export_features``, ``import_features``, ``merge``, ``split``, ``audit`` and
-``compare``. Importing this package loads none of the heavy libraries; a verb loads what it needs
-when it is first used.
+``repair``, ``export_features``, ``import_features``, ``merge``, ``split``, ``audit``, ``compare``,
+``report`` and ``report_comparison``. Importing this package loads none of the heavy libraries; a
+verb loads what it needs when it is first used.
 
 Examples
 --------
@@ -65,6 +65,10 @@ if TYPE_CHECKING:
     from tlpipe.workflows.own_cards import remove_backbone as remove_backbone
     from tlpipe.workflows.pull import pull_backbone as pull_backbone
     from tlpipe.workflows.repair import repair as repair
+    from tlpipe.workflows.report.comparing import report_comparison as report_comparison
+    from tlpipe.workflows.report.making import report as report
+    from tlpipe.workflows.report.options import ReportOptions as ReportOptions
+    from tlpipe.workflows.report.options import ReportResult as ReportResult
     from tlpipe.workflows.run_options import RunOptions as RunOptions
     from tlpipe.workflows.run_options import UpdateOptions as UpdateOptions
     from tlpipe.workflows.split import SplitReport as SplitReport
@@ -107,6 +111,8 @@ _HOMES = {
     "JobResult": "workflows.jobs.running",
     "MergeResult": "workflows.merge",
     "Progress": "types",
+    "ReportOptions": "workflows.report.options",
+    "ReportResult": "workflows.report.options",
     "RunOptions": "workflows.run_options",
     "Source": "stages.source",
     "SplitOptions": "workflows.split_options",
@@ -136,6 +142,8 @@ _HOMES = {
     "merge": "workflows.merge",
     "read_job": "workflows.jobs.reading",
     "repair": "workflows.repair",
+    "report": "workflows.report.making",
+    "report_comparison": "workflows.report.comparing",
     "run": "workflows.jobs.running",
     "source": "stages.source:open_source",
     "split": "workflows.split",

@@ -26,6 +26,8 @@ PREPARATION = 1
 cut or of the folded preprocessing that may change a vector): old embeddings and old caches then no
 longer match."""
 
+_EVERY_FIELD = "Every field is required; models/README.md explains each."
+
 
 @dataclass(frozen=True)
 class DataFile:
@@ -246,7 +248,7 @@ class Card:
             A field is missing, unknown, of another type, or has a value that makes no sense.
         """
         if not isinstance(table, Mapping):
-            raise CardError(f"{where} is {table!r}; it must be a table.")
+            raise CardError(f"{where} is {table!r}; it must be a table.", hint=_EVERY_FIELD)
         if "schema" not in table:
             raise CardError(f"{where} lacks 'schema'.", hint=f"Add: schema = {SCHEMA}")
         schema = table["schema"]
@@ -262,8 +264,7 @@ class Card:
         try:
             card = build(cls, fields, where)
         except RecordError as exc:
-            hint = "Every field is required; models/README.md explains each."
-            raise CardError(str(exc), hint=hint) from exc
+            raise CardError(str(exc), hint=_EVERY_FIELD) from exc
         check_card(card, where)
         return card
 

@@ -15,6 +15,8 @@ from tlpipe.types import Preprocess
 if TYPE_CHECKING:
     from tlpipe.card import Card
 
+_EXPLAINED = "models/README.md explains each field."
+
 NAME = r"[a-z0-9][a-z0-9_-]*\.[a-z0-9][a-z0-9_.-]*"
 """Pattern of a card's name: architecture.tag."""
 
@@ -76,7 +78,7 @@ def check_card(card: Card, where: str) -> None:
         )
     broken = [rule for rule, holds in rules.items() if not holds]
     if broken:
-        raise CardError(f"{where}: {'; '.join(broken)}.")
+        raise CardError(f"{where}: {'; '.join(broken)}.", hint=_EXPLAINED)
 
 
 def _preprocess_rules(pre: Preprocess, image_size: tuple[int, int]) -> dict[str, Any]:
@@ -114,4 +116,4 @@ def check_preprocess(pre: Preprocess, image_size: tuple[int, int], where: str) -
     """
     broken = [rule for rule, holds in _preprocess_rules(pre, image_size).items() if not holds]
     if broken:
-        raise CardError(f"{where}: {'; '.join(broken)}.")
+        raise CardError(f"{where}: {'; '.join(broken)}.", hint=_EXPLAINED)

@@ -5,7 +5,6 @@ Takes a name or a path, gives a ``Card``. Imports ``card``, ``errors`` and ``fil
 
 from __future__ import annotations
 
-import difflib
 import functools
 import logging
 import tomllib
@@ -14,6 +13,7 @@ from pathlib import Path
 from tlpipe.card import Card
 from tlpipe.errors import CardError, UnknownBackboneError
 from tlpipe.files import is_file, user_cards_dir
+from tlpipe.near import did_you_mean, no_file, sentences
 
 _log = logging.getLogger(__name__)
 
@@ -91,12 +91,13 @@ def find_card(name: str | Path) -> Card:
             hint="Give the full name.",
         )
     known = sorted({*cards, *(card.architecture for card in cards.values())})
-    close = sorted(difflib.get_close_matches(name, known, n=3))
-    hint = f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
     raise UnknownBackboneError(
         f"There is no backbone {name!r} in the catalogue.",
-        hint=f"{hint}'tlpipe models list' shows all; the path of a network (.onnx) or of a card"
-        " (.toml) works too.",
+        hint=sentences(
+            did_you_mean(name, known, most=4),
+            "'tlpipe models list' shows all; the path of a network (.onnx) or of a card (.toml)"
+            " works too.",
+        ),
     )
 
 
@@ -112,7 +113,8 @@ def read_card(path: Path) -> Card:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CardError(f"{where} does not exist.") from None
+        message, hint = no_file(path, "The card")
+        raise CardError(message, hint=hint) from None
     except (OSError, RecursionError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
         raise CardError(f"{where} cannot be read: {exc}.") from exc
     weights = table.get("weights")

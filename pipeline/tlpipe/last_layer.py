@@ -36,7 +36,7 @@ class Novelty:
         d2 = min over k of |z @ whiten - centres[k]| ** 2 + |r / noise| ** 2
         score = sqrt(d2 / D)
 
-    ``docs/unknown.md`` says why.
+    ``docs/explanation/unknown.md`` says why.
 
     Attributes
     ----------

@@ -17,6 +17,7 @@ from tlpipe.card_rules import PREPROCESS_HINT, check_preprocess
 from tlpipe.errors import CardError
 from tlpipe.files import is_file
 from tlpipe.foreign_preprocess import from_foreign
+from tlpipe.near import no_file
 from tlpipe.records import RecordError, build
 from tlpipe.types import Preprocess
 
@@ -146,7 +147,8 @@ def find_preprocess(text: str, image_size: tuple[int, int], channels: int = 3) -
 def _from_json(path: Path, image_size: tuple[int, int]) -> Preprocess:
     where = f"The preprocessing in {str(path)!r}"
     if not is_file(path):
-        raise CardError(f"The file {str(path)!r} does not exist.")
+        message, hint = no_file(path, "The file")
+        raise CardError(message, hint=hint)
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, RecursionError, ValueError) as exc:
@@ -159,7 +161,8 @@ def _from_json(path: Path, image_size: tuple[int, int]) -> Preprocess:
 def _from_card(path: Path) -> Preprocess:
     where = f"The preprocessing in {str(path)!r}"
     if not is_file(path):
-        raise CardError(f"The card {str(path)!r} does not exist.")
+        message, hint = no_file(path, "The card")
+        raise CardError(message, hint=hint)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8")).get("preprocess")
     except (OSError, RecursionError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:

@@ -4,4 +4,7 @@ Thin: each command makes one library call. Importing this package loads click al
 imports its workflow when it runs. Data go to standard output, talk to standard error.
 """
 
-from tlpipe.cli.main import main as main
+try:
+    from tlpipe.cli.main import main as main
+except KeyboardInterrupt:  # Ctrl-C before there is anything to say
+    raise SystemExit(130) from None

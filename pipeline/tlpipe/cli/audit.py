@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from tlpipe.cli.options import PATH, overwrite_option
+from tlpipe.cli.kinds import FEATURES, JSON
+from tlpipe.cli.options import overwrite_option
 from tlpipe.cli.progress import progress
 from tlpipe.cli.show import counted, say, show_table, shown
 from tlpipe.types import DEFAULT_SEED
@@ -22,8 +23,8 @@ _LABEL_BESIDE_SPLIT = 8
 
 
 @click.command("audit")
-@click.argument("features", type=PATH)
-@click.option("-o", "--output", type=PATH, help="Write all that was found as JSON (.json), too.")
+@click.argument("features", type=FEATURES)
+@click.option("-o", "--output", type=JSON, help="Write all that was found as JSON (.json), too.")
 @click.option(
     "--near",
     type=click.FloatRange(0, 1, min_open=True),

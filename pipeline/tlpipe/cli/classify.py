@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tlpipe.cli.kinds import CLASSIFIER, FEATURES, JSON, PREDICTIONS
 from tlpipe.cli.log import facts_of, is_json
 from tlpipe.cli.options import (
-    PATH,
     TOO_MANY_REJECTS,
     F,
     as_run_options,
@@ -25,6 +25,7 @@ from tlpipe.cli.progress import progress
 from tlpipe.cli.sections import Sectioned
 from tlpipe.cli.show import counted, say, show_rejects, show_survey
 from tlpipe.cli.show_metrics import show_metrics
+from tlpipe.cli.usage import Choice, check_order
 from tlpipe.types import SPLIT_CHOICES
 
 if TYPE_CHECKING:
@@ -71,13 +72,13 @@ def _as_columns(more: dict[str, Any]) -> Columns:
 
 
 @click.command("classify", cls=Sectioned)
-@click.argument("classifier", type=PATH)
+@click.argument("classifier", type=CLASSIFIER)
 @source_argument
-@output_option("The predictions to write: .csv, .jsonl or .parquet.")
+@output_option("The predictions to write: .csv, .jsonl or .parquet.", PREDICTIONS)
 @_columns_options
 @click.option(
     "--embeddings",
-    type=PATH,
+    type=FEATURES,
     metavar="FILE.h5",
     help="Keep the embeddings in this feature file. Where it exists it is updated: only images that"
     " are new or changed are run through the backbone.",
@@ -112,6 +113,7 @@ def classify_command(
     """
     from tlpipe import Cached, classify
 
+    check_order(classifier, source)
     columns = _as_columns(run)
     opened = opened_images(source, run)
     with progress() as report:
@@ -158,16 +160,16 @@ def show_classified(result: Any) -> None:
 
 
 @click.command("evaluate", cls=Sectioned)
-@click.argument("classifier", type=PATH)
+@click.argument("classifier", type=CLASSIFIER)
 @source_argument
 @click.option(
     "--split",
-    type=click.Choice(SPLIT_CHOICES),
+    type=Choice(SPLIT_CHOICES),
     default="auto",
     show_default=True,
     help="Which images. auto: the test split where there is one, else validation, else all.",
 )
-@click.option("-o", "--output", type=PATH, help="A .json file to write the numbers to, as well.")
+@click.option("-o", "--output", type=JSON, help="A .json file to write the numbers to, as well.")
 @run_options
 @overwrite_option
 @click.pass_context
@@ -192,6 +194,7 @@ def evaluate_command(
     """
     from tlpipe import evaluate
 
+    check_order(classifier, source)
     opened = opened_source(source, run)
     with progress() as report:
         result = evaluate(

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tlpipe.cli.options import PATH, overwrite_option
+from tlpipe.cli.kinds import FEATURES, JSON
+from tlpipe.cli.options import overwrite_option
 from tlpipe.cli.progress import progress
 from tlpipe.cli.show import counted, say, show_line, show_table
+from tlpipe.cli.usage import Choice
 from tlpipe.types import DEFAULT_SEED
 
 if TYPE_CHECKING:
@@ -19,11 +21,11 @@ if TYPE_CHECKING:
 
 
 @click.command("compare")
-@click.argument("features", type=PATH, nargs=-1, required=True)
-@click.option("-o", "--output", type=PATH, help="A JSON file to write.")
+@click.argument("features", type=FEATURES, nargs=-1, required=True)
+@click.option("-o", "--output", type=JSON, help="A JSON file to write.")
 @click.option(
     "--judge-on",
-    type=click.Choice(("training", "test")),
+    type=Choice(("training", "test")),
     default="training",
     show_default=True,
     help="training: all images but those of the test split, in cross-validation. test: those of the"

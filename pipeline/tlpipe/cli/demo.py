@@ -10,7 +10,7 @@ import click
 
 from tlpipe.cli.classify import classify_command
 from tlpipe.cli.embed import embed_command
-from tlpipe.cli.options import PATH
+from tlpipe.cli.kinds import FOLDER
 from tlpipe.cli.progress import progress
 from tlpipe.cli.proof import verify_command
 from tlpipe.cli.show import say
@@ -26,7 +26,7 @@ _MARK = ".tlpipe-demo"  # in the folder of a demonstration
 @click.option(
     "-o",
     "--output",
-    type=PATH,
+    type=FOLDER,
     default=Path("tlpipe-demo"),
     show_default=True,
     help="The folder for its files.",
@@ -54,7 +54,10 @@ def demo_command(output: Path) -> None:
             for count in digits.render(images):
                 report(Progress("render", count, digits.COUNT, 0))
     except OSError as exc:
-        raise OutputError(f"The scans cannot be written to {str(images)!r}: {exc}.") from exc
+        raise OutputError(
+            f"The scans cannot be written to {str(images)!r}: {exc}.",
+            hint="Choose another --output, or make room.",
+        ) from exc
 
     features, classifier = output / "features.h5", output / "classifier.onnx"
     predictions = output / "predictions.csv"
@@ -88,7 +91,10 @@ def _claim(folder: Path) -> list[str]:
         folder.mkdir(parents=True, exist_ok=True)
         mark.touch()
     except OSError as exc:
-        raise OutputError(f"The folder {str(folder)!r} cannot be made: {exc.strerror}.") from exc
+        raise OutputError(
+            f"The folder {str(folder)!r} cannot be made: {exc.strerror}.",
+            hint="Choose another --output.",
+        ) from exc
     return ["--overwrite"] if again else []
 
 

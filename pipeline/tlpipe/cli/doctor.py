@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tlpipe.cli.kinds import SOURCE
 from tlpipe.cli.network_options import backbone_option
 from tlpipe.cli.show import counted, shown
+from tlpipe.cli.usage import Choice
 from tlpipe.execution import DEVICES
 
 if TYPE_CHECKING:
@@ -19,11 +21,11 @@ UNUSABLE = 1
 
 
 @click.command("doctor")
-@click.argument("source", required=False)
+@click.argument("source", type=SOURCE, required=False)
 @backbone_option
 @click.option(
     "--device",
-    type=click.Choice(DEVICES),
+    type=Choice(DEVICES),
     default="auto",
     show_default=True,
     help="What is tried out.",

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from tlpipe.cli.kinds import FEATURES
 from tlpipe.cli.log import facts_of
 from tlpipe.cli.network_options import backbone_option, found_backbone, network_options
 from tlpipe.cli.options import (
@@ -28,7 +29,7 @@ from tlpipe.cli.show import counted, say, show_rejects, show_survey
 
 @click.command("embed", cls=Sectioned)
 @source_argument
-@output_option("The feature file (.h5) to write.")
+@output_option("The feature file (.h5) to write.", FEATURES)
 @backbone_option
 @network_options
 @run_options
@@ -55,8 +56,8 @@ def embed_command(
     and optionally 'label' and 'split', Parquet tables that hold the images, a tar or zip archive of
     such a folder or with label files beside the images (WebDataset), 'shards/{000..099}.tar', IDX
     files (MNIST), a NumPy file of images, an address (https://, s3://, gs://, az://), or - for a
-    list on standard input: see docs/sources.md. Links and paths may lead outside it only where
-    --allow-outside says so.
+    list on standard input: see docs/reference/sources.md. Links and paths may lead outside it only
+    where --allow-outside says so.
 
     Where the output exists it is updated: images that are new or changed are embedded, those gone
     are dropped, labels and splits follow the source. A run that was cut short is continued.
@@ -100,12 +101,14 @@ def show_embedded(result: Any) -> None:
     command = shlex.join(["tlpipe", "inspect", str(result.path), "--rejects"])
     show_rejects(result.rejects, f"List them: {command}")
     if result.lost_classes:
-        say(f"No image of these classes could be read: {', '.join(result.lost_classes)}.")
+        lost = ", ".join(result.lost_classes)
+        say(f"No image of these classes could be read: {lost}.", level="warning")
     if result.shared:
         command = shlex.join(["tlpipe", "split", str(result.path), "--check"])
         say(
             f"Identical images stand in more than one split: {result.shared:,}. Figures on held-out"
-            f" images will flatter. See them: {command}"
+            f" images will flatter. See them: {command}",
+            level="warning",
         )
     if result.too_many_rejects:
         say("These are more rejects than --max-rejects allows.", level="error")

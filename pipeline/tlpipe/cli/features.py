@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
+from tlpipe.cli.kinds import FEATURES, TABLE, Backbone
 from tlpipe.cli.log import facts_of
 from tlpipe.cli.network_options import as_backbone_options, found_backbone, network_options
 from tlpipe.cli.options import (
-    PATH,
     output_option,
     overwrite_option,
     set_above_option,
@@ -20,8 +20,8 @@ from tlpipe.errors import OptionError
 
 
 @click.command("export")
-@click.argument("features", type=PATH)
-@output_option("The table to write: .parquet, .npz or .csv.")
+@click.argument("features", type=FEATURES)
+@output_option("The table to write: .parquet, .npz or .csv.", TABLE)
 @overwrite_option
 def export_command(features: Path, output: Path, overwrite: bool) -> None:
     """Write embeddings as a table, with their keys, labels and splits.
@@ -50,10 +50,11 @@ def export_command(features: Path, output: Path, overwrite: bool) -> None:
 
 
 @click.command("import")
-@click.argument("table", type=PATH)
-@output_option("The feature file (.h5) to write.")
+@click.argument("table", type=TABLE)
+@output_option("The feature file (.h5) to write.", FEATURES)
 @click.option(
     "--backbone",
+    type=Backbone(),
     metavar="NAME|FILE",
     help="The vectors are those that tlpipe gets with this backbone: one of 'tlpipe models list',"
     " or a network (.onnx) or card (.toml).",
@@ -120,8 +121,8 @@ def _stated(backbone: str | None, more: dict[str, Any]) -> Any:
 
 
 @click.command("merge")
-@click.argument("features", type=PATH, nargs=-1, required=True)
-@output_option("The feature file (.h5) to write.")
+@click.argument("features", type=FEATURES, nargs=-1, required=True)
+@output_option("The feature file (.h5) to write.", FEATURES)
 @overwrite_option
 @set_above_option
 def merge_command(

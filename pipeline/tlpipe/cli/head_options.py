@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tlpipe.cli.usage import Choice
 from tlpipe.label_cells import DEFAULT_SEPARATOR
 from tlpipe.last_layer import CLASS_WEIGHTS, HEAD_KINDS
 from tlpipe.quantities import parsed_bytes
@@ -38,14 +39,14 @@ def head_options(command: F) -> F:
         click.option(
             "--head",
             "head_kind",
-            type=click.Choice(HEAD_KINDS),
+            type=Choice(HEAD_KINDS),
             default="linear",
             show_default=True,
             help="A linear probe, or a quick baseline: nearest class mean, or nearest images.",
         ),
         click.option(
             "--class-weight",
-            type=click.Choice(CLASS_WEIGHTS),
+            type=Choice(CLASS_WEIGHTS),
             default="none",
             show_default=True,
             help="balanced: each class counts the same, however many images it has.",

@@ -22,11 +22,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from tlpipe.cli.volume import Volume, volume
+
 LogFormat = Literal["text", "json"]
 LOG_FORMATS: tuple[LogFormat, ...] = ("text", "json")
 LOG_FORMAT_VARIABLE = "TLPIPE_LOG_FORMAT"
 
-Level = Literal["info", "warning", "error"]
+Level = Literal["debug", "info", "warning", "error"]
 
 _LAST_WORDS_S = 1.0
 """How long what native libraries wrote is waited for at the end: a child process may keep the pipe
@@ -43,18 +45,20 @@ def is_json() -> bool:
 def emit(event: str, message: str = "", *, level: Level = "info", **more: Any) -> None:
     """Write one event; nothing where the format is text.
 
+    With ``--quiet`` only warnings and errors are written, and not even "exit".
+
     Parameters
     ----------
     event : str
         What it is, such as "progress" or "error".
     message : str
         The same in words, as the text format has it; left out where it is empty.
-    level : {"info", "warning", "error"}
+    level : {"debug", "info", "warning", "error"}
     more
         What JSON can hold; paths and other objects become text.
     """
     stream = _stream
-    if stream is None:
+    if stream is None or (volume() is Volume.QUIET and level not in ("warning", "error")):
         return
     time = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     entry: dict[str, Any] = {"time": time, "level": level, "event": event}
@@ -62,8 +66,19 @@ def emit(event: str, message: str = "", *, level: Level = "info", **more: Any) -
         entry["message"] = message
     # In one call: lines of several threads must not mix. ASCII, so that any terminal and any
     # half of a surrogate pair in a file's name can be written.
-    stream.write(json.dumps(entry | _plain(more), default=str) + "\n")
-    stream.flush()
+    try:
+        stream.write(json.dumps(entry | _plain(more), default=str) + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        stop_writing(stream)
+
+
+def stop_writing(stream: TextIO | None) -> None:
+    """Send what is written from now on to nowhere: whoever read it has gone."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # it is no file
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]
+        os.close(nowhere)
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,9 +143,11 @@ class _Handler(logging.Handler):
     """Python's logging, as events."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        level: Level = "info"
+        level: Level = "debug"
         if record.levelno >= logging.WARNING:
             level = "error" if record.levelno >= logging.ERROR else "warning"
+        elif volume() is not Volume.VERBOSE:
+            return
         more: dict[str, Any] = {"logger": record.name}
         if record.exc_info:
             more["traceback"] = "".join(traceback.format_exception(*record.exc_info))

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from tlpipe.cli.options import PATH
+from tlpipe.cli.kinds import PATH
 from tlpipe.cli.show import show_table, shown
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import _thread
 import io
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from tlpipe.cli.audit import audit_command
 from tlpipe.cli.classify import classify_command, evaluate_command
 from tlpipe.cli.compare import compare_command
+from tlpipe.cli.completion import COMPLETE_VARIABLE, completion_command
 from tlpipe.cli.demo import demo_command
 from tlpipe.cli.doctor import doctor_command
 from tlpipe.cli.embed import embed_command
@@ -29,23 +28,30 @@ from tlpipe.cli.log import (
     emit_uncaught,
     is_json,
     json_lines,
+    stop_writing,
 )
 from tlpipe.cli.look import inspect_command
 from tlpipe.cli.models import models_group
 from tlpipe.cli.proof import repair_command, verify_command
+from tlpipe.cli.report import report_command
 from tlpipe.cli.run import run_command
+from tlpipe.cli.show import colour, log_as_talk, reader_has_gone, tell
+from tlpipe.cli.signals import INTERRUPTED, install, was_interrupted
 from tlpipe.cli.split import split_command
 from tlpipe.cli.train import train_command, train_head_command
+from tlpipe.cli.usage import Choice, plain_words, with_help
+from tlpipe.cli.volume import add_volume_options, of_one_command
 from tlpipe.errors import JobError, TlpipeError
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 and the number of SIGINT, as shells have it."""
+NOBODY_READS = 141
+"""Exit code where the reader of standard output has gone: 128 and the number of SIGPIPE."""
 
 _SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "From images to a classifier": (train_command, embed_command, train_head_command),
     "Use a classifier": (classify_command, evaluate_command),
     "Batch jobs": (run_command,),
     "Feature files": (
+        report_command,
         compare_command,
         audit_command,
         export_command,
@@ -54,7 +60,13 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
         split_command,
     ),
     "Prove and mend": (verify_command, repair_command),
-    "Look around": (inspect_command, models_group, doctor_command, demo_command),
+    "Look around": (
+        inspect_command,
+        models_group,
+        doctor_command,
+        demo_command,
+        completion_command,
+    ),
 }
 
 
@@ -63,9 +75,15 @@ class TlpipeGroup(click.Group):
 
     def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
         """Run the command line; with ``--log-format json`` also its own mistakes become events."""
-        words = list(sys.argv[1:] if args is None else args)
-        if not _wants_json(words):
+        words = plain_words(sys.argv[1:] if args is None else args)
+        extra.setdefault("color", colour())
+        with of_one_command(), log_as_talk():
+            if _wants_json(words):
+                self._json_main(words, *more, **extra)
             return super().main(words, *more, **extra)
+
+    def _json_main(self, words: list[str], *more: Any, **extra: Any) -> NoReturn:
+        """Run a command line that is told of in JSON, and exit."""
         start = time.perf_counter()
         with json_lines() as last:
             code = self._main_in_json(words, *more, **extra)
@@ -86,8 +104,6 @@ class TlpipeGroup(click.Group):
             return 1
         except SystemExit as exc:
             return exc.code if isinstance(exc.code, int) else 1
-        except BrokenPipeError:
-            return 1
         except Exception as exc:
             emit_uncaught(exc, 1)
             return 1
@@ -96,14 +112,19 @@ class TlpipeGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an error becomes a message and its exit code."""
         try:
-            return super().invoke(ctx)
+            return self._interruptible(ctx)
+        except click.UsageError as exc:
+            raise with_help(exc) from None
         except TlpipeError as exc:
             if ctx.params["debug"]:
                 raise
             _tell_error(exc, exc.message, exc.exit_code, exc.hint)
             ctx.exit(exc.exit_code)
         except OSError as exc:
-            if ctx.params["debug"] or isinstance(exc, BrokenPipeError):
+            if isinstance(exc, BrokenPipeError) and reader_has_gone(sys.stdout):
+                stop_writing(sys.stdout)  # Python would complain of what it cannot write at its end
+                ctx.exit(NOBODY_READS)
+            if ctx.params["debug"]:
                 raise
             _tell_error(exc, str(exc), 1)
             ctx.exit(1)
@@ -115,6 +136,17 @@ class TlpipeGroup(click.Group):
             _tell_stopped(exc, f"Stopped by {_signal_name(code)}", code)
             raise
 
+    def _interruptible(self, ctx: click.Context) -> Any:
+        """Run the command; what fails in whatever way because of Ctrl-C is interrupted."""
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.ClickException):
+            raise
+        except Exception as exc:
+            if was_interrupted() and not ctx.params["debug"]:
+                raise KeyboardInterrupt from exc
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands by section."""
         for title, commands in _SECTIONS.items():
@@ -124,6 +156,8 @@ class TlpipeGroup(click.Group):
 
 def _wants_json(words: Sequence[str]) -> bool:
     """Whether a command line asks for JSON; known before it is parsed, which may fail."""
+    if COMPLETE_VARIABLE in os.environ:  # a shell asks, and reads standard output alone
+        return False
     found = os.environ.get(LOG_FORMAT_VARIABLE, "")
     for word, following in zip_longest(words, words[1:], fillvalue=""):
         if word == "--log-format":
@@ -145,11 +179,11 @@ def _tell_error(exc: BaseException, message: str, exit_code: int, hint: str = ""
     emit("error", message, level="error", **more)
     if is_json():
         return
-    click.echo(f"{click.style('Error:', fg='red')} {message}", err=True)
+    tell(f"{click.style('Error:', fg='red')} {message}")
     if hint:
-        click.echo(f"{click.style('Hint:', bold=True)} {hint}", err=True)
+        tell(f"{click.style('Hint:', bold=True)} {hint}")
     for note in notes:
-        click.echo(note, err=True)
+        tell(note)
 
 
 def _tell_stopped(exc: BaseException, how: str, exit_code: int) -> None:
@@ -159,7 +193,7 @@ def _tell_stopped(exc: BaseException, how: str, exit_code: int) -> None:
     emit("interrupted", message, level="error", exit_code=exit_code, notes=notes)
     if not is_json():
         for line in (message, *notes):
-            click.echo(line, err=True)
+            tell(line)
 
 
 def _signal_name(exit_code: int) -> str:
@@ -182,7 +216,7 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.option(
     "--log-format",
-    type=click.Choice(LOG_FORMATS),
+    type=Choice(LOG_FORMATS),
     envvar=LOG_FORMAT_VARIABLE,
     default="text",
     show_default=True,
@@ -217,54 +251,12 @@ def cli(debug: bool, log_format: str) -> None:
 for _commands in _SECTIONS.values():
     for _command in _commands:
         cli.add_command(_command)
-
-
-_stopping = False
-"""Whether the process ends because of a signal: a second one must not cut short what the first one
-has finish. Schedulers send several."""
-
-
-def _terminated(signum: int, _: object) -> None:
-    global _stopping
-    if _stopping:
-        return
-    _stopping = True
-    sys.exit(128 + signum)  # unwinds, so that temporary files are removed
-
-
-def raise_again(unraisable: sys.UnraisableHookArgs) -> None:
-    """Raise an interruption once more that came up where Python ignores exceptions.
-
-    Such places are destructors and weak references' callbacks, of which h5py runs many. Without
-    this, a run would go on as if nobody had stopped it.
-    """
-    global _stopping
-    exc = unraisable.exc_value
-    if isinstance(exc, SystemExit) and isinstance(exc.code, int):
-        number = exc.code - 128
-    elif isinstance(exc, KeyboardInterrupt):
-        number = int(signal.SIGINT)
-    else:
-        sys.__unraisablehook__(unraisable)
-        return
-    _stopping = False  # the first one was lost: it comes again
-    threading.Timer(0.01, _interrupt, [number]).start()
-
-
-def _interrupt(number: int) -> None:
-    """Send this process a signal, as from outside, so that it ends waits where it can."""
-    if sys.platform == "win32":
-        _thread.interrupt_main(number)
-    else:
-        os.kill(os.getpid(), number)
+add_volume_options(cli)
 
 
 def main() -> None:
     """Run the command line and exit."""
-    sys.unraisablehook = raise_again
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _terminated)
+    install()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name may hold what a terminal cannot show
             stream.reconfigure(errors="backslashreplace")

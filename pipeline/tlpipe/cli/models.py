@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
+from tlpipe.cli.kinds import CLASSIFIER, PATH, SOURCE, Backbone
 from tlpipe.cli.log import facts_of
 from tlpipe.cli.network_options import as_backbone_options, backbone_option, network_options
 from tlpipe.cli.options import (
-    PATH,
     TOO_MANY_REJECTS,
     as_run_options,
     opened_source,
@@ -65,7 +65,7 @@ def list_command() -> None:
 
 
 @models_group.command("show")
-@click.argument("backbone")
+@click.argument("backbone", type=Backbone(files=False))
 def show_command(backbone: str) -> None:
     """Print a backbone's card as JSON.
 
@@ -93,7 +93,7 @@ def presets_command() -> None:
 
 
 @models_group.command("inspect")
-@click.argument("file", type=PATH)
+@click.argument("file", type=CLASSIFIER)
 @network_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect_network_command(file: Path, as_json: bool, **more: Any) -> None:
@@ -116,7 +116,7 @@ def inspect_network_command(file: Path, as_json: bool, **more: Any) -> None:
 
 
 @models_group.command("check", cls=Sectioned)
-@click.argument("backbone", metavar="BACKBONE|FILE")
+@click.argument("backbone", type=Backbone(), metavar="BACKBONE|FILE")
 @source_argument
 @network_options
 @run_options
@@ -160,10 +160,11 @@ def check_command(
 
 
 @models_group.command("pull")
-@click.argument("backbone")
+@click.argument("backbone", type=Backbone(files=False))
 @click.option(
     "--from",
     "source",
+    type=SOURCE,
     metavar="PATH|URL",
     help="A mirror, or the file fetched by other means; it must be the very same.",
 )
@@ -185,7 +186,7 @@ def pull_command(backbone: str, source: str | None) -> None:
 
 
 @models_group.command("add")
-@click.argument("network", metavar="FILE|URL")
+@click.argument("network", type=SOURCE, metavar="FILE|URL")
 @click.option("--name", help="Its name.  [default: the file's]")
 @network_options
 @overwrite_option
@@ -217,7 +218,7 @@ def add_command(network: str, name: str | None, overwrite: bool, **more: Any) ->
 
 
 @models_group.command("remove")
-@click.argument("backbone")
+@click.argument("backbone", type=Backbone(files=False))
 def remove_command(backbone: str) -> None:
     """Remove your own card of that name, and what was downloaded and prepared.
 
@@ -240,7 +241,7 @@ def remove_command(backbone: str) -> None:
 
 @models_group.command("export")
 @backbone_option
-@output_option("The ONNX file to write.")
+@output_option("The ONNX file to write.", CLASSIFIER)
 @click.option(
     "--classes",
     type=PATH,

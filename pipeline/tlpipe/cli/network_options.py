@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tlpipe.cli.kinds import Backbone, Preset
 from tlpipe.cli.options import F
+from tlpipe.cli.usage import Choice
 from tlpipe.quantities import parsed_image_size
 from tlpipe.types import DEFAULT_BACKBONE, POOLING_CHOICES
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 backbone_option = click.option(
     "--backbone",
+    type=Backbone(),
     metavar="NAME|FILE",
     default=DEFAULT_BACKBONE,
     show_default=True,
@@ -54,7 +57,7 @@ def network_options(command: F) -> F:
         ),
         click.option(
             "--pooling",
-            type=click.Choice(POOLING_CHOICES),
+            type=Choice(POOLING_CHOICES),
             help="How the layer becomes one vector, where it holds several (tokens, positions):"
             " their mean, the first (cls), or all, one behind the other (flatten).",
         ),
@@ -66,6 +69,7 @@ def network_options(command: F) -> F:
         ),
         click.option(
             "--preprocess",
+            type=Preset(),
             metavar="PRESET|FILE",
             help="How images were prepared when the network was trained: imagenet, inception,"
             " caffe, unit, raw, or a file to take it from: a card (.toml) or a"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tlpipe.cli.kinds import JSON, SOURCE, File
+from tlpipe.cli.kinds import PATH as PATH
+from tlpipe.cli.usage import Choice
 from tlpipe.execution import DEVICES, ENGINES, PRECISIONS, RUNTIMES
 from tlpipe.quantities import parsed_limit
 from tlpipe.types import DECODE_MODES
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     from tlpipe.workflows.run_options import RunOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-PATH = click.Path(path_type=Path)
 
 TOO_MANY_REJECTS = 3
 """Exit code of a command that is done, but with more rejects than allowed."""
@@ -43,7 +43,7 @@ class _Limit(click.ParamType[float]):
             return self.fail(str(exc), param, ctx)
 
 
-source_argument = click.argument("source")
+source_argument = click.argument("source", type=SOURCE)
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace outputs that exist already."
 )
@@ -56,9 +56,9 @@ set_above_option = click.option(
 )
 
 
-def output_option(help_text: str) -> Callable[[F], F]:
-    """``-o/--output``, required."""
-    return click.option("-o", "--output", type=PATH, required=True, help=help_text)
+def output_option(help_text: str, kind: File = PATH) -> Callable[[F], F]:
+    """``-o/--output``, required: a file of this kind."""
+    return click.option("-o", "--output", type=kind, required=True, help=help_text)
 
 
 def run_options(command: F) -> F:
@@ -78,20 +78,20 @@ def run_options(command: F) -> F:
         ),
         click.option(
             "--device",
-            type=click.Choice(DEVICES),
+            type=Choice(DEVICES),
             default="auto",
             show_default=True,
             help="Where the network runs. auto: CUDA where there is an NVIDIA GPU, else the CPU.",
         ),
         click.option(
             "--precision",
-            type=click.Choice(PRECISIONS),
-            help="Of the arithmetic inside the network; see docs/precision.md. bf16 and int8 are"
-            " for CPUs.  [default: fp32; of an int8 classifier int8]",
+            type=Choice(PRECISIONS),
+            help="Of the arithmetic inside the network; see docs/reference/precision.md. bf16 and"
+            " int8 are for CPUs.  [default: fp32; of an int8 classifier int8]",
         ),
         click.option(
             "--runtime",
-            type=click.Choice(RUNTIMES),
+            type=Choice(RUNTIMES),
             default="auto",
             show_default=True,
             help="The library that runs the network. auto: OpenVINO (pip install"
@@ -104,13 +104,14 @@ def run_options(command: F) -> F:
         ),
         click.option(
             "--profile",
-            type=PATH,
+            type=JSON,
             metavar="FILE",
             help="Write a trace (.json) of what each thread does: open it at ui.perfetto.dev or in"
             " chrome://tracing.",
         ),
         click.option(
             "--allow-outside",
+            type=SOURCE,
             metavar="FOLDER",
             multiple=True,
             help="Folder outside the source into which its links and paths may lead, or address"
@@ -133,11 +134,11 @@ def engine_options(command: F) -> F:
         ),
         click.option(
             "--engine",
-            type=click.Choice(ENGINES),
+            type=Choice(ENGINES),
             default="local",
             show_default=True,
             help="ray: on the nodes of a Ray cluster (pip install 'tlpipe[ray]'), one worker per"
-            " core or GPU; --threads then counts the cores of each. See docs/ray.md.",
+            " core or GPU; --threads then counts the cores of each. See docs/how-to/ray.md.",
         ),
     ):
         command = option(command)
@@ -157,7 +158,7 @@ def embedding_options(command: F) -> F:
         ),
         click.option(
             "--decode",
-            type=click.Choice(DECODE_MODES),
+            type=Choice(DECODE_MODES),
             default="auto",
             show_default=True,
             help="exact: decode every pixel, resize with Pillow. auto: decode large JPEGs at a"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tlpipe.cli.log import emit, is_json
-from tlpipe.cli.show import say
+from tlpipe.cli.show import colour, say
+from tlpipe.cli.volume import Volume, volume
 from tlpipe.execution import PRECISIONS
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ _VERBS = {
     "classify": "Classifying",
     "evaluate": "Evaluating",
     "render": "Rendering",
+    "thumbnails": "Making thumbnails",
     **{f"run at {precision}": f"Comparing, {precision}" for precision in PRECISIONS},
 }
 
@@ -48,11 +51,14 @@ _UNITS = {"compare": "heads", "download": "bytes"}  # where it is not images tha
 
 @contextlib.contextmanager
 def progress() -> Iterator[ProgressCallback]:
-    """Live progress on a terminal, a line now and then elsewhere."""
+    """Live progress on a terminal, a line now and then elsewhere; nothing with ``--quiet``."""
+    if volume() is Volume.QUIET:
+        yield _nothing
+        return
     if is_json():
         yield _Events()
         return
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":  # which cannot redraw a line
         yield _Lines()
         return
     from rich.console import Console
@@ -71,12 +77,16 @@ def progress() -> Iterator[ProgressCallback]:
         TextColumn("{task.fields[left]}"),
         TextColumn("{task.fields[busy]}"),
         TextColumn("{task.fields[rejects]}"),
-        console=Console(stderr=True),
+        console=Console(stderr=True, no_color=colour() is False),
     )
     with bar:
         live = _Live(bar)
         yield live
         live.close()
+
+
+def _nothing(_: Progress) -> None:
+    """Of the progress of a quiet run."""
 
 
 def bound_by(busy: Mapping[str, float]) -> str:

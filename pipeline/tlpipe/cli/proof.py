@@ -9,14 +9,14 @@ from pathlib import Path
 
 import click
 
-from tlpipe.cli.options import PATH
+from tlpipe.cli.kinds import FEATURES, File
 from tlpipe.cli.show import counted, say, shown
 
 _SHOWN = 20
 
 
 @click.command("verify")
-@click.argument("file", type=PATH)
+@click.argument("file", type=File(".onnx", ".h5", ".hdf5"))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def verify_command(ctx: click.Context, file: Path, as_json: bool) -> None:
@@ -104,9 +104,13 @@ def _same(same: bool) -> str:
 
 
 @click.command("repair")
-@click.argument("file", type=PATH)
+@click.argument("file", type=FEATURES)
 @click.option(
-    "-o", "--output", required=True, type=PATH, help="Feature file to write (.h5); FILE is kept."
+    "-o",
+    "--output",
+    required=True,
+    type=FEATURES,
+    help="Feature file to write (.h5); FILE is kept.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

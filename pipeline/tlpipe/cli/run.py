@@ -9,8 +9,9 @@ import click
 
 from tlpipe.cli.classify import show_classified, show_evaluated
 from tlpipe.cli.embed import show_embedded
+from tlpipe.cli.kinds import JOB
 from tlpipe.cli.log import emit, facts_of
-from tlpipe.cli.options import PATH, TOO_MANY_REJECTS
+from tlpipe.cli.options import TOO_MANY_REJECTS
 from tlpipe.cli.progress import duration, progress
 from tlpipe.cli.show import counted, say, show_line, show_survey
 from tlpipe.cli.train import show_trained
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("run")
-@click.argument("job", type=PATH)
+@click.argument("job", type=JOB)
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -32,8 +33,8 @@ def run_command(ctx: click.Context, job: Path, dry_run: bool) -> None:
     """Run a job: a command and its settings, as a file.
 
     JOB is a TOML file that says what 'train', 'embed', 'train-head', 'classify' or 'evaluate' is to
-    do: see docs/jobs.md. All its mistakes are listed before anything is done. Beside the output,
-    OUTPUT.run.json records the run: settings, versions, digests, counts and times.
+    do: see docs/reference/jobs.md. All its mistakes are listed before anything is done. Beside the
+    output, OUTPUT.run.json records the run: settings, versions, digests, counts and times.
 
     \b
     Example:

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from tlpipe.cli.kinds import FEATURES
 from tlpipe.cli.log import facts_of
-from tlpipe.cli.options import PATH, overwrite_option
+from tlpipe.cli.options import overwrite_option
 from tlpipe.cli.show import counted, say, show_table
 from tlpipe.errors import OptionError
 from tlpipe.types import DEFAULT_SEED, Split
@@ -17,7 +18,7 @@ _PART = click.FloatRange(0, 1)
 
 
 @click.command("split")
-@click.argument("features", type=PATH)
+@click.argument("features", type=FEATURES)
 @click.option("--train", type=_PART, help="Part of each class to train on.  [default: the rest]")
 @click.option(
     "--validation",
@@ -48,7 +49,7 @@ _PART = click.FloatRange(0, 1)
 )
 @click.option("--anew", is_flag=True, help="Assign again what this recipe has assigned before.")
 @click.option(
-    "-o", "--output", type=PATH, help="Write another feature file.  [default: replace FEATURES]"
+    "-o", "--output", type=FEATURES, help="Write another feature file.  [default: replace FEATURES]"
 )
 @overwrite_option
 @click.option(

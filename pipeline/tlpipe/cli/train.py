@@ -9,10 +9,10 @@ import click
 
 from tlpipe.cli.embed import show_embedded
 from tlpipe.cli.head_options import as_train_options, head_options
+from tlpipe.cli.kinds import CLASSIFIER, FEATURES
 from tlpipe.cli.log import facts_of
 from tlpipe.cli.network_options import backbone_option, found_backbone, network_options
 from tlpipe.cli.options import (
-    PATH,
     TOO_MANY_REJECTS,
     as_run_options,
     embedding_options,
@@ -23,24 +23,32 @@ from tlpipe.cli.options import (
     source_argument,
 )
 from tlpipe.cli.progress import progress
+from tlpipe.cli.report import check_page, report_option, report_trained
 from tlpipe.cli.sections import Sectioned
 from tlpipe.cli.show import say, show_survey
 from tlpipe.cli.show_metrics import show_metrics
 
 
 @click.command("train-head", cls=Sectioned)
-@click.argument("features", type=PATH)
+@click.argument("features", type=FEATURES)
 @output_option(
     "The classifier (.onnx) to write; its report (.metrics.json) and the head alone (.head.onnx)"
-    " stand beside it."
+    " stand beside it.",
+    CLASSIFIER,
 )
 @head_options
 @click.option(
     "--threads", type=click.IntRange(min=1), help="By default one for each core that may be used."
 )
+@report_option
 @overwrite_option
 def train_head_command(
-    features: Path, output: Path, threads: int | None, overwrite: bool, **head: Any
+    features: Path,
+    output: Path,
+    threads: int | None,
+    page: Path | None,
+    overwrite: bool,
+    **head: Any,
 ) -> None:
     """Train a new last layer on stored embeddings; write the classifier.
 
@@ -58,6 +66,7 @@ def train_head_command(
     """
     from tlpipe import train_head
 
+    check_page(page, overwrite=overwrite, inputs=[features])
     with progress() as report:
         result = train_head(
             features,
@@ -67,19 +76,22 @@ def train_head_command(
             progress=report,
         )
     show_trained(result)
+    report_trained(page, features, result.path, overwrite=overwrite)
 
 
 @click.command("train", cls=Sectioned)
 @source_argument
 @output_option(
     "The classifier (.onnx) to write; its features (.features.h5), its report (.metrics.json) and"
-    " the head alone (.head.onnx) stand beside it."
+    " the head alone (.head.onnx) stand beside it.",
+    CLASSIFIER,
 )
 @backbone_option
 @network_options
 @run_options
 @embedding_options
 @head_options
+@report_option
 @overwrite_option
 @click.pass_context
 def train_command(
@@ -88,6 +100,7 @@ def train_command(
     source: str,
     output: Path,
     backbone: str,
+    page: Path | None,
     overwrite: bool,
     **more: Any,
 ) -> None:
@@ -104,6 +117,7 @@ def train_command(
     head = as_train_options(more, more["threads"])
     card = found_backbone(backbone, more)
     opened = opened_source(source, more)
+    check_page(page, overwrite=overwrite, inputs=opened.paths)
     with progress() as report:
         result = train(
             opened,
@@ -117,6 +131,9 @@ def train_command(
         )
     show_embedded(result.embedded)
     show_trained(result.trained)
+    report_trained(
+        page, result.embedded.path, result.trained.path, overwrite=overwrite, source=opened
+    )
     if result.embedded.too_many_rejects:
         ctx.exit(TOO_MANY_REJECTS)
 
@@ -148,7 +165,8 @@ def show_trained(result: Any) -> None:
     for notice in result.notices:
         say(notice)
     if result.metrics is None:
-        say("No image is left to judge the classifier on: how good it is, nobody knows.")
+        said = "No image is left to judge the classifier on: how good it is, nobody knows."
+        say(said, level="warning")
     else:
         show_metrics(result.metrics, result.classes, training["judged_on"])
     beside = f"{str(result.metrics_path)!r} and {str(result.head_path)!r}"

@@ -166,13 +166,19 @@ def _rectifies(trace: Trace, node: onnx.NodeProto) -> bool:
     Quantisers drop a Relu (or Clip) where the integers begin at zero anyway; then what stands
     before is not yet what the next layer gets.
     """
-    return _begins_at_zero(trace, node) and not _never_negative(trace, node.input[0])
+    known = _begins_at_zero(trace, node)
+    return known is not False and not _never_negative(trace, node.input[0])
 
 
-def _begins_at_zero(trace: Trace, node: onnx.NodeProto) -> bool:
-    """Whether the lowest integer of a QuantizeLinear or DequantizeLinear stands for zero."""
+def _begins_at_zero(trace: Trace, node: onnx.NodeProto) -> bool | None:
+    """Whether the lowest integer of a QuantizeLinear or DequantizeLinear stands for zero.
+
+    None where that is computed from the image.
+    """
     if len(node.input) < 3 or not node.input[2]:
         return True  # unsigned integers from zero on
+    if node.input[2] not in trace.constants:
+        return None
     zero = trace.value(node.input[2])
     return bool(np.any(zero == np.iinfo(zero.dtype).min))
 
@@ -185,7 +191,7 @@ def _never_negative(trace: Trace, tensor: str) -> bool:
     if node is None:
         return False
     if node.op_type == "DequantizeLinear":
-        return _begins_at_zero(trace, node)
+        return _begins_at_zero(trace, node) is True
     return node.op_type in _NOT_NEGATIVE
 
 

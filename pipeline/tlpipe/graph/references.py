@@ -48,12 +48,19 @@ def array_of(tensor: TensorProto) -> NDArray[Any]:
         try:
             return np.asarray(numpy_helper.to_array(tensor))
         except (ValueError, TypeError, KeyError) as exc:
-            raise BackboneError(f"The tensor {tensor.name!r} is damaged: {exc}") from exc
+            raise _damaged(tensor, exc) from exc
     dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type).newbyteorder("<")
     try:
         return np.frombuffer(payload(tensor), dtype).reshape(tuple(tensor.dims))
     except ValueError as exc:
-        raise BackboneError(f"The tensor {tensor.name!r} is damaged: {exc}.") from exc
+        raise _damaged(tensor, exc) from exc
+
+
+def _damaged(tensor: TensorProto, exc: Exception) -> BackboneError:
+    return BackboneError(
+        f"The tensor {tensor.name!r} of the shape {list(tensor.dims)} is damaged: {exc}.",
+        hint="Copy or export the network again.",
+    )
 
 
 def payload(tensor: TensorProto) -> bytearray:

@@ -1,8 +1,9 @@
 """Classifier: what a ``classifier.onnx`` says of itself, in its metadata properties.
 
 Takes and gives a flat mapping of str to str, the only form of metadata that ONNX has; values that
-are more than text are JSON. ``docs/classifier-file.md`` specifies them. Imports ``catalogue``,
-``errors``, ``files``, ``records`` and ``types`` only: reading a classifier does not need ``onnx``.
+are more than text are JSON. ``docs/reference/classifier-file.md`` specifies them. Imports
+``catalogue``, ``errors``, ``files``, ``records`` and ``types`` only: reading a classifier does not
+need ``onnx``.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ by rank, with the cut at 2                 0.89; 0.64    0.92; 0.97
 A cut of 1.5 stays clear of what is wanted, four of five found and three of five right, on both
 sides. Training again without the suspects, and judging all rows anew, found 0.86; 0.75 and
 0.91; 1.00: hardly more, for more time. ``tests/benchmarks/label_errors.py`` measures other draws
-and another set; ``docs/audit.md`` has the figures.
+and another set; ``docs/reference/audit.md`` has the figures.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ The distance is Mahalanobis' with one covariance for all classes (Lee, Lee, Lee 
 Unified Framework for Detecting Out-of-Distribution Samples", 2018), whose covariance has few
 directions and the same variance in all others, as in probabilistic principal components (Tipping &
 Bishop, "Probabilistic Principal Component Analysis", 1999, section 3.2). What strange images have
-more of than others is what lies in those other directions; ``docs/unknown.md`` has the figures.
+more of than others is what lies in those other directions; ``docs/explanation/unknown.md`` has the
+figures.
 
 The model needs the count and the sum of each class, and the sum of all outer products: what one
 pass over the embeddings gives, in blocks, and what is subtracted for a fold.

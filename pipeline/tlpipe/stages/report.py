@@ -1,7 +1,7 @@
 """Report: what held-out data say of a classifier, or of several backbones, as a JSON file.
 
-Takes plain values, gives a file that is whole or not there. ``docs/results.md`` and
-``docs/compare.md`` specify them. Imports ``files``.
+Takes plain values, gives a file that is whole or not there. ``docs/reference/results.md`` and
+``docs/how-to/compare.md`` specify them. Imports ``files``.
 """
 
 from __future__ import annotations
@@ -45,3 +45,15 @@ def _write(path: Path, marked: dict[str, Any]) -> None:
     with whole_file(path) as temporary:
         text = json.dumps(marked, indent=2, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a page, such as HTML.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    """
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")

@@ -10,7 +10,7 @@ mostly chance. It then errs far on either side: a label that the head cannot tel
 given to every image (Lipton, Elkan & Narayanaswamy, "Optimal Thresholding of Classifiers to
 Maximize F1 Measure", ECML PKDD 2014), and one lucky row sets it near 1 (Fan & Lin, "A Study on
 Threshold Selection for Multi-label Classification", 2007, who give such labels a fixed threshold
-instead). ``docs/multi-label.md`` has what this rule and others gave.
+instead). ``docs/how-to/multi-label.md`` has what this rule and others gave.
 """
 
 from __future__ import annotations

@@ -11,15 +11,12 @@ import numpy as np
 
 from tlpipe.errors import OptionError
 from tlpipe.files import check_output
-from tlpipe.label_cells import DEFAULT_SEPARATOR
-from tlpipe.stages.head import probabilities_of, train
 from tlpipe.stages.label_errors import LabelErrors, find_label_errors
-from tlpipe.stages.neighbours import Pairs, near_pairs
+from tlpipe.stages.neighbours import Pairs
 from tlpipe.stages.outliers import Distances, distances_from_classes
 from tlpipe.stages.report import write_report
-from tlpipe.stages.splits import stratified_folds
 from tlpipe.stages.store import Features, read_features
-from tlpipe.types import DEFAULT_SEED, Progress, ProgressCallback, Split
+from tlpipe.types import DEFAULT_SEED, ProgressCallback, Split
 from tlpipe.workflows.audit_result import (
     AuditResult,
     ClassExamples,
@@ -33,25 +30,23 @@ from tlpipe.workflows.audit_result import (
     Outliers,
     Pair,
 )
-from tlpipe.workflows.leaks import content_numbers, shared_rows
-from tlpipe.workflows.multilabel import looks_joined
+from tlpipe.workflows.row_checks import (
+    MOST_PAIRS,
+    NEAR,
+    Alike,
+    Checked,
+    check_labels,
+    clusters_of,
+    find_alike,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Ints = NDArray[np.int64]
 
-NEAR = 0.95
-"""Cosine from which on two images count as nearly the same; ``docs/audit.md`` says why."""
-
-MIN_FOLDS = 3
-"""Fewest folds that must hold rows of a class, for its rows to be judged: two of them always
-train. What is said of a class that one image trains rests on next to nothing."""
-
-MOST_PAIRS = 10_000
 EXAMPLES = 10
 LEAST_OUTLIERS = 20
-CHAINED = 0.5  # of all images: a larger cluster says that the threshold is too low
 
 FORMAT = "tlpipe-audit"
 FORMAT_VERSION = 1
@@ -107,22 +102,23 @@ def audit(
         check_output(target, overwrite=overwrite, suffixes=(".json",), inputs=[features])
     data = read_features(features)
     rows = _Rows(data)
-    notices: list[str] = []
-    duplicates, leaks = _duplicates(rows, near, notices, progress)
+    alike = find_alike(data, near, progress)
+    duplicates, leaks = _duplicates(rows, near, alike)
     distances = distances_from_classes(data.vectors, data.labels)
-    judged, found = _check_labels(rows, seed, notices, progress)
+    checked, unchecked = check_labels(data, seed, progress)
+    judged, found = _label_errors(checked)
     result = AuditResult(
         path=None,
         features=features,
         count=len(data.keys),
         labelled=int((data.labels >= 0).sum()),
         labels=None if found is None else _label_check(rows, judged, found),
-        exact_duplicates=[rows.images(cluster) for cluster in clusters_of(rows.contents)],
+        exact_duplicates=[rows.images(cluster) for cluster in clusters_of(alike.contents)],
         near=duplicates,
         leaks=leaks,
         outliers=_outliers(rows, distances),
         classes=_classes(rows, distances, judged, found),
-        notices=notices,
+        notices=[*alike.notices, *unchecked],
     )
     if target is not None:
         write_report(
@@ -137,8 +133,6 @@ class _Rows:
 
     def __init__(self, data: Features) -> None:
         self.data = data
-        heads = np.ascontiguousarray(data.content_sha256[:, :16]).view("<u8")
-        self.contents = content_numbers(heads)
 
     def image(self, row: int) -> Image:
         label, split = int(self.data.labels[row]), Split(int(self.data.splits[row]))
@@ -156,84 +150,22 @@ class _Rows:
         return [Pair(self.image(a), self.image(b), cosine) for (a, b), cosine in both]
 
 
-def clusters_of(numbers: Ints) -> list[Ints]:
-    """Rows of equal numbers, where there are several; the largest clusters first."""
-    order = np.argsort(numbers, kind="stable")
-    parts = np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
-    several = [part for part in parts if part.size > 1]
-    return sorted(several, key=lambda part: (-part.size, int(part[0])))
-
-
-def _duplicates(
-    rows: _Rows, near: float, notices: list[str], progress: ProgressCallback | None
-) -> tuple[NearDuplicates, Leaks]:
-    data, count = rows.data, len(rows.data.keys)
-
-    def done(number: int) -> None:
-        if progress is not None:
-            progress(Progress("near-duplicates", number, count, 0))
-
-    sides = np.where(data.splits == Split.NONE, np.int8(Split.TRAIN), data.splits)
-    found = near_pairs(data.vectors, near, rows.contents, sides, most=MOST_PAIRS, progress=done)
-    clusters = clusters_of(found.clusters)
-    if clusters and count > 10 and clusters[0].size > CHAINED * count:
-        notices.append(
-            f"One cluster of near-duplicates holds {clusters[0].size:,} of {count:,} images: these"
-            f" embeddings are all alike, and a cosine of {near:g} tells little. Raise it with"
-            " --near."
-        )
-    same = shared_rows(rows.contents, data.splits)
-    exact = [Pair(rows.image(a), rows.image(b), 1.0) for a, b in same[:MOST_PAIRS]]
+def _duplicates(rows: _Rows, near: float, alike: Alike) -> tuple[NearDuplicates, Leaks]:
+    found = alike.near
+    exact = [Pair(rows.image(a), rows.image(b), 1.0) for a, b in alike.shared[:MOST_PAIRS]]
+    clusters = [rows.images(cluster) for cluster in alike.clusters]
     return (
-        NearDuplicates(
-            near, found.pairs.count, rows.pairs(found.pairs), [rows.images(c) for c in clusters]
-        ),
-        Leaks(len(same), found.across.count, exact, rows.pairs(found.across)),
+        NearDuplicates(near, found.pairs.count, rows.pairs(found.pairs), clusters),
+        Leaks(len(alike.shared), found.across.count, exact, rows.pairs(found.across)),
     )
 
 
-def _check_labels(
-    rows: _Rows, seed: int, notices: list[str], progress: ProgressCallback | None
-) -> tuple[Ints, LabelErrors | None]:
+def _label_errors(checked: Checked | None) -> tuple[Ints, LabelErrors | None]:
     """Rows that were judged, and what was found; suggestions are numbers of classes."""
-    none = np.empty(0, np.int64)
-    labelled = np.flatnonzero(rows.data.labels >= 0)
-    given = rows.data.labels[labelled].astype(np.int64)
-    present, labels = np.unique(given, return_inverse=True)
-    if looks_joined(rows.data.classes):
-        notices.append(
-            f"Names of classes hold {DEFAULT_SEPARATOR!r}. Each is taken as one class: where they"
-            " are several labels of an image, what is said of wrong labels means little."
-        )
-    if present.size < 2:
-        what = "is one class only" if present.size else "are no labels"
-        notices.append(f"Labels were not checked: there {what}.")
-        return none, None
-    labels = labels.reshape(-1)
-    numbers = np.full(len(rows.data.keys), -1, np.int32)
-    numbers[labelled] = labels.reshape(-1)
-    folds = stratified_folds(
-        numbers, rows.data.groups, rows.data.content_sha256, seed, least=MIN_FOLDS
-    )
-    left_out = np.setdiff1d(labelled, np.concatenate([none, *(held for _, held in folds)]))
-    if left_out.size:
-        notices.append(
-            f"Labels that were not checked: {left_out.size:,}, of classes with fewer than"
-            f" {MIN_FOLDS} images (or groups) that are not the same."
-        )
-    if not folds:
-        return none, None
-
-    def tried(count: int) -> None:
-        if progress is not None:
-            progress(Progress("train-head", count, None, 0))
-
-    head = train(rows.data.vectors, numbers, labelled, folds, progress=tried)
-    assert head.held_out is not None  # there are folds
-    judged = head.held_out.rows
-    probabilities = probabilities_of(head.held_out.logits, multilabel=False)
-    found = find_label_errors(probabilities, numbers[judged].astype(np.int64))
-    return judged, replace(found, suggested=present[found.suggested])
+    if checked is None:
+        return np.empty(0, np.int64), None
+    found = find_label_errors(checked.probabilities, checked.labels)
+    return checked.rows, replace(found, suggested=checked.present[found.suggested])
 
 
 def _label_check(rows: _Rows, judged: Ints, found: LabelErrors) -> LabelCheck:

@@ -195,7 +195,7 @@ class AuditResult:
     notices: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; ``docs/audit.md`` specifies them."""
+        """Plain values, for JSON; ``docs/reference/audit.md`` specifies them."""
         plain = asdict(self)
         del plain["path"]
         return plain | {"features": str(self.features)}

@@ -21,7 +21,7 @@ from tlpipe.catalogue import find_card
 from tlpipe.errors import BackboneError, CardError
 from tlpipe.files import cache_dir, is_file, make_folder, sha256_file, whole_file
 from tlpipe.presets import PRESETS, find_preprocess
-from tlpipe.workflows.network import BackboneOptions, Network, look_into
+from tlpipe.workflows.network import BackboneOptions, Network, check_there, look_into
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +54,8 @@ def find_backbone(backbone: str | Path | Card, options: BackboneOptions | None =
     if is_network(backbone):
         return _ready(import_network(Path(backbone), options))
     card = backbone if isinstance(backbone, Card) else find_card(backbone)
+    if not isinstance(backbone, Card):
+        _log.info("Backbone %r: %s", card.name, _described(card))
     given = [
         f"--{name.replace('_', '-')}"
         for name in ("layer", "pooling", "input", "image_size")
@@ -70,6 +72,14 @@ def find_backbone(backbone: str | Path | Card, options: BackboneOptions | None =
         chosen = find_preprocess(options.preprocess, card.image_size)
         card = dataclasses.replace(card, preprocess=chosen)
     return _ready(card)
+
+
+def _described(card: Card) -> str:
+    """The pixels it takes, the numbers it gives, and where its weights come from."""
+    weights = card.weights
+    origin = weights.package or weights.file or ", ".join(weights.urls)
+    height, width = card.image_size
+    return f"{height} x {width} pixels, {card.output.dim:,} numbers, weights of {origin}."
 
 
 def is_network(backbone: str | Path | Card) -> TypeGuard[str | Path]:
@@ -93,8 +103,7 @@ def import_network(path: Path, options: BackboneOptions) -> Card:
     BackboneError, CardError
         As from ``look_into``.
     """
-    if not is_file(path):
-        raise BackboneError(f"The network {str(path)!r} does not exist.")
+    check_there(path)
     own = _own(path)
     files = _files(own)
     facts = [PREPARATION, str(own), [asdict(f) for f in files], asdict(options)]

@@ -173,7 +173,11 @@ def check_backbone(
                 else:
                     rejects[outcome.reject.reason.value] += 1
             if not rows:
-                raise SourceError(f"No image of {source.name!r} could be read.")
+                why = ", ".join(f"{n} {reason}" for reason, n in rejects.most_common())
+                raise SourceError(
+                    f"No image of {source.name!r} could be read: {why}.",
+                    hint="Name a source of images that can be read.",
+                )
             trials.append(_trial(name, stated is not None and way == stated, rows, known, names))
     return CheckResult(
         backbone=card.name,

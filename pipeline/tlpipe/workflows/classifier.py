@@ -9,6 +9,7 @@ from pathlib import Path
 from tlpipe.errors import BackboneError, ClassifierError
 from tlpipe.execution import Execution, Precision
 from tlpipe.files import is_file
+from tlpipe.near import no_file
 from tlpipe.seams import OpenedNetwork, Reader
 from tlpipe.stages.classifier import ClassifierInfo, read_metadata
 from tlpipe.stages.predictions import Columns
@@ -18,6 +19,8 @@ from tlpipe.types import DECODERS, Item, Outcome, ProgressCallback
 from tlpipe.workflows.pixels import loader
 from tlpipe.workflows.run_options import RunOptions
 from tlpipe.workflows.running import run_over
+
+_ANEW = "Copy it from where it is whole, or train the head anew."
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,15 @@ class Classifier:
                 found = self.whole.only([name]).shapes()
             except BackboneError as exc:
                 raise ClassifierError(
-                    f"{str(self.path)!r} is damaged: its graph lacks the output {name!r}."
+                    f"{str(self.path)!r} is damaged: its graph lacks the output {name!r}.",
+                    hint=_ANEW,
                 ) from exc
             if found != ((*self.info.image_size, 3), shape):
                 raise ClassifierError(
                     f"{str(self.path)!r} is damaged: its graph takes and gives {found}, its"
                     f" metadata speak of images of {self.info.image_size} and"
-                    f" {len(self.info.classes)} classes."
+                    f" {len(self.info.classes)} classes.",
+                    hint=_ANEW,
                 )
         return self.whole.only(list(shapes))
 
@@ -140,7 +145,8 @@ def open_classifier(path: str | Path, options: RunOptions | None = None) -> Clas
     """
     path = Path(path)
     if not is_file(path):
-        raise ClassifierError(f"The classifier {str(path)!r} does not exist.")
+        message, hint = no_file(path, "The classifier")
+        raise ClassifierError(message, hint=hint)
     options = options or RunOptions()
     info = read_metadata(properties_of(path), repr(str(path)))
     own: Precision = "fp32" if info.quantised is None else "int8"

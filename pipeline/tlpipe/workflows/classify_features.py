@@ -5,7 +5,7 @@ And keeps the embeddings of a source in one, made by the classifier's own backbo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from tlpipe.graph import EMBEDDINGS
 from tlpipe.graph.head import head_part
 from tlpipe.graph.io import load_model, opened
 from tlpipe.seams import Network, OpenedNetwork, RunGraph
+from tlpipe.stages.classifier import ClassifierInfo
 from tlpipe.stages.predictions import Columns, Form, Row
 from tlpipe.stages.session import CPU, open_graph
 from tlpipe.stages.source import Source
@@ -101,15 +102,25 @@ def stored_for(classifier: Classifier, path: Path, form: Form) -> Iterator[Store
     """
     outputs = classifier.outputs_of(form.columns)
     with FeatureFile(path) as file:
-        _check_made_alike(file, classifier)
-        try:
-            head = opened(head_part(load_model(classifier.path), outputs), open_graph)
-        except BackboneError as exc:
-            raise ClassifierError(
-                f"The head of {str(classifier.path)!r} cannot be run by itself: {exc.message}",
-                hint="Classify the images instead of their embeddings.",
-            ) from exc
-        yield Stored(file, form, outputs, head)
+        check_made_alike(file.header, path, classifier.info, classifier.path)
+        yield Stored(file, form, outputs, opened_head(classifier.path, outputs))
+
+
+def opened_head(classifier: Path, outputs: Sequence[str]) -> RunGraph:
+    """The head of a classifier file alone, which takes ``EMBEDDINGS`` (B, D).
+
+    Raises
+    ------
+    ClassifierError
+        The classifier has no head that could be run by itself.
+    """
+    try:
+        return opened(head_part(load_model(classifier), outputs), open_graph)
+    except BackboneError as exc:
+        raise ClassifierError(
+            f"The head of {str(classifier)!r} cannot be run by itself: {exc.message}",
+            hint="Classify the images instead of their embeddings.",
+        ) from exc
 
 
 def rows_of_features(stored: Stored) -> Iterator[Row]:
@@ -150,8 +161,15 @@ def embedded_by(
     return embed_with(arithmetic, source, path, progress=progress, surveyed=surveyed)
 
 
-def _check_made_alike(file: FeatureFile, classifier: Classifier) -> None:
-    header, info = file.header, classifier.info
+def check_made_alike(
+    header: FeatureHeader, features: Path, info: ClassifierInfo, classifier: Path
+) -> None:
+    """Refuse embeddings that were not made as a classifier makes them.
+
+    Raises
+    ------
+    StaleFeaturesError
+    """
     if header.fingerprint == info.fingerprint:
         return
     of_classifier = replace(
@@ -163,8 +181,8 @@ def _check_made_alike(file: FeatureFile, classifier: Classifier) -> None:
     )
     differing = "; ".join(differences(header, of_classifier)) or "how tlpipe prepares networks"
     raise StaleFeaturesError(
-        f"{str(file.path)!r} holds other embeddings (fingerprint {header.fingerprint[:12]}...) than"
-        f" the classifier {str(classifier.path)!r} makes ({info.fingerprint[:12]}...). They differ"
+        f"{str(features)!r} holds other embeddings (fingerprint {header.fingerprint[:12]}...) than"
+        f" the classifier {str(classifier)!r} makes ({info.fingerprint[:12]}...). They differ"
         f" in: {differing}.",
         hint="Classify the images themselves, or embed them as the classifier's were.",
     )
@@ -179,7 +197,8 @@ class _AsClassifier(Arithmetic):
         if found is None:
             raise ClassifierError(
                 f"{str(classifier.path)!r} was trained on embeddings at {info.precision!r}, which"
-                " is unknown."
+                " is unknown.",
+                hint="Update tlpipe, or train the head anew.",
             )
         precision, runtime = found
         asked = options.runtime if options.runtime != "auto" else runtime

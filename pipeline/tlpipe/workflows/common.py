@@ -19,6 +19,8 @@ PRECISION = "fp32"
 Surveyed = Callable[[Survey], None]
 """Called once with what a source holds, before the work begins."""
 
+TRAIN_AGAIN = "Train again; if it comes up again, report it with this message."
+
 
 def opened(source: Source | str | Path) -> Source:
     """Open a path as a source, without looking at all it holds; an opened one stays as it is."""

@@ -1,4 +1,4 @@
-"""Records of what ``compare`` found; ``docs/compare.md`` specifies them as JSON."""
+"""Records of what ``compare`` found; ``docs/how-to/compare.md`` specifies them as JSON."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class CompareResult:
     notices: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON, as ``docs/compare.md`` specifies them."""
+        """Plain values, for JSON, as ``docs/how-to/compare.md`` specifies them."""
         plain = asdict(self)
         for entry, file in zip(plain["files"], self.files, strict=True):
             entry["path"] = str(file.path)

@@ -194,8 +194,6 @@ def _loads(source: Source | str | Path | None, card: Card) -> _Loads:
     load = loader(found.reader, *how)
     count = found.survey.count
     items = list(spread(found, _SAMPLE))
-    if not items:
-        raise SourceError(f"{found.name!r} holds no images.", hint="Name another SOURCE.")
     calls = [functools.partial(_load, load, item) for item in items]
     return _Loads(calls, f"{len(items)} of {count} images")
 

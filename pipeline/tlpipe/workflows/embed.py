@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -42,6 +43,8 @@ from tlpipe.workflows.precision import Arithmetic
 from tlpipe.workflows.run_options import RunOptions, UpdateOptions
 from tlpipe.workflows.update import Job, write_update
 from tlpipe.workflows.work_kept import work_kept
+
+_log = logging.getLogger(__name__)
 
 
 def embed(
@@ -155,7 +158,15 @@ def embed_with(
             found = _compared(source, earlier, open_ahead)
             if surveyed is not None:
                 surveyed(source.survey)
+            _log.info(
+                "Of the images %s are to be read, %s have a row already and %s rows are gone.",
+                *(f"{count:,}" for count in (found.fresh, found.kept, found.gone)),
+            )
             header = arithmetic.settle(source, earlier.header, progress)
+            _log.info(
+                "Fingerprint %s: precision %s, decoder %s.",
+                *(header.fingerprint[:12], header.precision, header.decoder),
+            )
             if earlier.file is not None:
                 check_gone(source, earlier.file, found, update.max_gone)
             as_asked = earlier.file is not None and parted_as(earlier.file, update.set_above)
@@ -177,6 +188,7 @@ def embed_with(
                     writes = doing.update(header, parts, job, progress)
                     summary, tally = write_update(output, header, parts, job, writes)
             parts.remove()
+    _log.info("Embedded and stored in %.2f s.", time.perf_counter() - start)
     rejected = summary.rejects.total()
     return EmbedResult(
         path=output,

@@ -135,7 +135,11 @@ def evaluate(
             probabilities.append(outcome.values["probabilities"])
             labels.append(truth[outcome.item.label])
     if not labels:
-        raise SourceError(f"None of the {total} labelled images could be read.")
+        why = ", ".join(f"{count} {reason}" for reason, count in rejects.most_common())
+        raise SourceError(
+            f"None of the {total} labelled images could be read: {why}.",
+            hint="Name a source of images that can be read.",
+        )
     result = EvaluateResult(
         metrics=judged(judge.info, np.stack(probabilities), np.array(labels)),
         classes=classes,

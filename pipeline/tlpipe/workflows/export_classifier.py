@@ -21,7 +21,7 @@ from tlpipe.stages.session import open_graph, open_network
 from tlpipe.stages.store import FeatureHeader
 from tlpipe.stages.weights import prepared_file, quantised_file
 from tlpipe.version import __version__
-from tlpipe.workflows.common import now
+from tlpipe.workflows.common import TRAIN_AGAIN, now
 from tlpipe.workflows.multilabel import check_labels
 from tlpipe.workflows.trained import Trained
 
@@ -116,7 +116,8 @@ def _check_parity(classifier: Path, prepared: Path, trained: Trained, alone: byt
     backbone = open_network(prepared, ON_CPU).run(noise)
     if not np.allclose(ours[EMBEDDINGS], backbone[EMBEDDINGS], rtol=1e-5, atol=1e-5):
         raise ExportError(
-            "The classifier's embeddings are not those of the backbone alone; it was not written."
+            "The classifier's embeddings are not those of the backbone alone; it was not written.",
+            hint=TRAIN_AGAIN,
         )
     trained.knowing.check(ours)
     (head_says,) = open_graph(alone, "")({EMBEDDINGS: ours[EMBEDDINGS]}, [PROBABILITIES])
@@ -129,7 +130,8 @@ def _check_parity(classifier: Path, prepared: Path, trained: Trained, alone: byt
     if not difference <= PARITY:
         raise ExportError(
             f"The classifier's probabilities differ from the trained head's by {difference:.2g}"
-            f" (at most {PARITY:g} is accepted); it was not written."
+            f" (at most {PARITY:g} is accepted); it was not written.",
+            hint=TRAIN_AGAIN,
         )
     if trained.layer.thresholds is not None:
         check_labels(ours, trained.layer.thresholds)

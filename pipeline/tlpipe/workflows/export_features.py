@@ -45,8 +45,8 @@ def export_features(
     ----------
     features : str or pathlib.Path
     output : str or pathlib.Path
-        ``.parquet``, ``.npz`` or ``.csv``; see ``docs/interchange.md``. It appears whole or not at
-        all.
+        ``.parquet``, ``.npz`` or ``.csv``; see ``docs/reference/interchange.md``. It appears whole
+        or not at all.
     overwrite : bool
         Whether an existing `output` may be replaced.
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from tlpipe.errors import TableError
 from tlpipe.files import is_file
+from tlpipe.near import similar_file
 from tlpipe.stages.splits import group_number
 from tlpipe.stages.store import SPAN_ROWS, DigestIndex, FeatureFile
 from tlpipe.stages.tables import read_pairs
@@ -68,7 +69,10 @@ def _listed(path: Path, column: str) -> DigestIndex:
     index = DigestIndex()
     try:
         if not is_file(path):
-            raise TableError(f"The table {str(path)!r} does not exist, or is no regular file.")
+            raise TableError(
+                f"The table {str(path)!r} does not exist, or is no regular file.",
+                hint=similar_file(path),
+            )
         for key, name in read_pairs(path, column):
             number = group_number(name) if name else -1
             before = index.get(_digest(key))

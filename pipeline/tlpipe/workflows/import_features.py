@@ -90,7 +90,7 @@ def import_features(
     Parameters
     ----------
     table : str or pathlib.Path
-        ``.parquet``, ``.npz`` or ``.csv``; see ``docs/interchange.md``.
+        ``.parquet``, ``.npz`` or ``.csv``; see ``docs/reference/interchange.md``.
     output : str or pathlib.Path
         The feature file to write; it appears whole or not at all.
     backbone : str or Card, optional

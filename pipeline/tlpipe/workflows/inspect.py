@@ -14,6 +14,7 @@ from tlpipe.catalogue import read_card
 from tlpipe.errors import UnknownFileError
 from tlpipe.files import is_file, sha256_file
 from tlpipe.label_cells import parted
+from tlpipe.near import no_file
 from tlpipe.precision import Calibration, read_agreement, read_calibration
 from tlpipe.stages.report import FORMAT
 from tlpipe.types import Split
@@ -51,7 +52,8 @@ def inspect(path: str | Path) -> Inspection:
     """
     path = Path(path)
     if not is_file(path):
-        raise UnknownFileError(f"The file {str(path)!r} does not exist, or is a folder.")
+        message, hint = no_file(path, "The file")
+        raise UnknownFileError(message, hint=hint)
     suffix = path.suffix.lower()
     if is_hdf5(path):
         return _features(path)

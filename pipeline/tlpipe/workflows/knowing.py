@@ -12,6 +12,7 @@ from tlpipe.errors import ExportError
 from tlpipe.last_layer import Novelty, SetsFacts, UnknownFacts
 from tlpipe.stages import conformal, novelty
 from tlpipe.stages.head import HeldOut
+from tlpipe.workflows.common import TRAIN_AGAIN
 from tlpipe.workflows.training_data import Training
 
 PARITY = 1e-3
@@ -60,12 +61,16 @@ class Knowing:
             if not np.allclose(said["unknown_score"], expected, rtol=PARITY, atol=PARITY):
                 raise ExportError(
                     f"The classifier's distances are {said['unknown_score']}, not {expected}; it"
-                    " was not written."
+                    " was not written.",
+                    hint=TRAIN_AGAIN,
                 )
         if self.sets is not None:
             sets = conformal.sets(said["probabilities"], np.float32(self.sets.threshold))
             if not np.array_equal(said["prediction_set"], sets):
-                raise ExportError("The classifier's sets are not as its probabilities say.")
+                raise ExportError(
+                    "The classifier's sets are not as its probabilities say; it was not written.",
+                    hint=TRAIN_AGAIN,
+                )
 
 
 def novelty_of(training: Training, false_alarms: float) -> tuple[Novelty, UnknownFacts] | str:

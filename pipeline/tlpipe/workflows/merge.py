@@ -143,7 +143,8 @@ def _check_same(first: FeatureFile, other: FeatureFile) -> None:
     if first.dim != other.dim:
         raise FeatureFileError(
             f"{str(first.path)!r} has embeddings of {first.dim} numbers and {str(other.path)!r} of"
-            f" {other.dim}, though their fingerprints are the same: one of them is damaged."
+            f" {other.dim}, though their fingerprints are the same: one of them is damaged.",
+            hint="'tlpipe verify FILE' says what is wrong with a file; embed its images again.",
         )
 
 

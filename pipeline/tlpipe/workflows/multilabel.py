@@ -15,6 +15,7 @@ from tlpipe.stages.label_sets import as_strata, labels_of, learnable, rarest_lab
 from tlpipe.stages.splits import Plan, plan_splits
 from tlpipe.stages.thresholds import tune
 from tlpipe.types import Split
+from tlpipe.workflows.common import TRAIN_AGAIN
 from tlpipe.workflows.training_data import Labelled, Training
 
 if TYPE_CHECKING:
@@ -193,5 +194,6 @@ def check_labels(outputs: Mapping[str, NDArray[Any]], thresholds: Float32Array) 
     if not np.array_equal(outputs["labels"], outputs["probabilities"] >= thresholds):
         raise ExportError(
             "The classifier's labels are not those whose probabilities reach their thresholds; it"
-            " was not written."
+            " was not written.",
+            hint=TRAIN_AGAIN,
         )

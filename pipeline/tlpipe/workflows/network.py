@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlpipe.errors import BackboneError, OptionError
 from tlpipe.files import is_file
+from tlpipe.near import no_file, sentences
 from tlpipe.presets import find_preprocess, from_metadata
 from tlpipe.stages.session import open_graph
 from tlpipe.types import POOLING_CHOICES, PoolingChoice, Preprocess
@@ -82,6 +83,19 @@ class Network:
     preprocess_from: str
 
 
+def check_there(path: Path) -> None:
+    """Refuse the path of a network that is not there.
+
+    Raises
+    ------
+    BackboneError
+    """
+    if not is_file(path):
+        message, hint = no_file(path, "The network")
+        listed = "'tlpipe models list' shows backbones that need no file."
+        raise BackboneError(message, hint=sentences(hint, listed))
+
+
 def look_into(path: Path, options: BackboneOptions, *, prove: bool = True) -> Network:
     """Find out what an ONNX file is and what can be made of it.
 
@@ -102,8 +116,7 @@ def look_into(path: Path, options: BackboneOptions, *, prove: bool = True) -> Ne
     from tlpipe.graph.analyse import Choices, analyse
     from tlpipe.graph.io import load_model, metadata, signature
 
-    if not is_file(path):
-        raise BackboneError(f"The network {str(path)!r} does not exist.")
+    check_there(path)
     model = load_model(path)
     flat = metadata(model)
     if flat.get("format") == "tlpipe-classifier":

@@ -165,7 +165,10 @@ def remove_backbone(name: str) -> Removed:
         try:
             path.unlink()
         except OSError as exc:
-            raise OutputError(f"{str(path)!r} cannot be removed: {exc.strerror}.") from exc
+            raise OutputError(
+                f"{str(path)!r} cannot be removed: {exc.strerror}.",
+                hint="Correct its permissions, or remove it by hand.",
+            ) from exc
     return Removed(card.name, found, size)
 
 

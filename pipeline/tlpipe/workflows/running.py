@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Generator, Iterable, Iterator
 
 from tlpipe.errors import OptionError
@@ -13,6 +14,8 @@ from tlpipe.stages.engine import Loader, Plan, Settle, run
 from tlpipe.stages.trace import TraceFile
 from tlpipe.types import Item, Outcome, Progress, ProgressCallback
 from tlpipe.workflows.run_options import RunOptions
+
+_log = logging.getLogger(__name__)
 
 
 class Reporter:
@@ -59,6 +62,13 @@ def planned(
 ) -> Iterator[Plan]:
     """How the engine runs; a trace is written until the context is left."""
     workers = options.threads or usable_cores() + network.lanes
+    _log.info(
+        "%d threads on %d usable cores; images per call of the network: %s.",
+        workers,
+        usable_cores(),
+        " or ".join(map(str, sorted(network.batch_sizes)))
+        + (", as it turns out faster" if len(network.batch_sizes) > 1 else ""),
+    )
     with contextlib.ExitStack() as stack:
         stack.enter_context(quiet_pillow())
         trace = None

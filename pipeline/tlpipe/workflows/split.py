@@ -12,6 +12,7 @@ import numpy as np
 from tlpipe.errors import FeatureFileError
 from tlpipe.files import check_output, is_file
 from tlpipe.lock import writer_lock
+from tlpipe.near import no_file
 from tlpipe.stages.splits import assign_splits
 from tlpipe.stages.store import (
     SPAN_ROWS,
@@ -116,7 +117,8 @@ def split(
     target = features if output is None else Path(output)
     inputs = [] if output is None else [features]
     if output is None and not is_file(features):
-        raise FeatureFileError(f"The feature file {str(features)!r} does not exist.")
+        message, hint = no_file(features, "The feature file")
+        raise FeatureFileError(message, hint=hint)
     check_output(
         target, overwrite=overwrite or output is None, suffixes=FEATURE_SUFFIXES, inputs=inputs
     )

@@ -86,13 +86,17 @@ def train(
         embedded = embed(
             source, features, backbone=card, options=options, overwrite=True, progress=progress
         )
-    trained = train_head(
-        features,
-        output,
-        options=head,
-        overwrite=overwrite,
-        progress=progress,
-    )
+    try:
+        trained = train_head(
+            features,
+            output,
+            options=head,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    except (KeyboardInterrupt, SystemExit) as exc:  # a signal
+        exc.add_note(f"All embeddings are kept in {str(features)!r}; the same command uses them.")
+        raise
     return TrainRun(embedded, trained)
 
 

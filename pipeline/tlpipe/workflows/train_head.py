@@ -7,6 +7,7 @@ trained before it gets its name.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +34,8 @@ from tlpipe.workflows.notices import notices_of
 from tlpipe.workflows.train_options import TrainOptions
 from tlpipe.workflows.trained import Trained
 from tlpipe.workflows.training_data import Labelled, Training, parted, read_labelled
+
+_log = logging.getLogger(__name__)
 
 LOPSIDED = 10
 """How many times more images the largest class has than the smallest, to be told."""
@@ -144,6 +147,7 @@ def train_head(
         "metrics": made.trained.metrics,
     }
     write_report(metrics_path(output), report)
+    _log.info("The classifier is joined, written, and compared with the head.")
     return TrainResult(
         output,
         metrics_path(output),
@@ -175,6 +179,11 @@ def _make(
     else:
         task = plan_labels(data, options.separator, options.seed)
         classes, plan = task.classes, task.plan
+    _log.info(
+        "%s rows train, %s judge (%s); settings are chosen on %s; seed %d.",
+        *(f"{plan.fit.size:,}", f"{plan.judge.size:,}", plan.judged_on, plan.chosen_on),
+        options.seed,
+    )
     streamed = options.streams(plan.fit.size * data.dim * 4)
     training, judging = parted(file, plan, task.labels if task else data.labels, streamed=streamed)
 
@@ -196,7 +205,9 @@ def _make(
     if task is not None and isinstance(layer, LastLayer):
         layer = replace(layer, thresholds=task.thresholds(head.held_out, training))
         facts |= task.facts(head)
+    _log.info("The head is trained.")
     metrics = judge(head, training, judging, classes, layer.thresholds)
+    _log.info("The head is judged.")
     knowing = knowing_of(unknown, training, head.held_out, options.coverage)
     notices = [*notices_of(data, plan, task), *_own_notices(training, head, options)]
     trained = Trained(

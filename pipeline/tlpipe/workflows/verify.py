@@ -13,6 +13,7 @@ from tlpipe.graph.digest import combined, network_digest, same_graph, tensor_dig
 from tlpipe.graph.head import has_own_head
 from tlpipe.graph.io import load_model, metadata
 from tlpipe.graph.quantise import quantised
+from tlpipe.near import no_file, sentences
 from tlpipe.stages.classifier import read_metadata
 from tlpipe.stages.session import open_graph
 from tlpipe.stages.weights import class_network, feature_network, full_network
@@ -95,7 +96,9 @@ def verify(classifier: str | Path) -> VerifyResult:
     """
     path = Path(classifier)
     if not is_file(path):
-        raise ClassifierError(f"The classifier {str(path)!r} does not exist.")
+        message, hint = no_file(path, "The file")
+        made = "A classifier is what 'tlpipe train' or 'tlpipe train-head' writes."
+        raise ClassifierError(message, hint=sentences(hint, made))
     model = load_model(path)
     info = read_metadata(metadata(model), repr(str(path)))
     stated = info.card()

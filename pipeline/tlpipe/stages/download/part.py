@@ -111,6 +111,11 @@ class Part:
             self._stream.close()
             if self.size == 0:
                 self.remove()
+        if self.size and isinstance(exc, KeyboardInterrupt | SystemExit):
+            exc.add_note(
+                f"{self.size:,} bytes of {self._target.name!r} are kept; the same command goes on"
+                " from there."
+            )
 
     def _read_note(self) -> None:
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import statistics
 import threading
 from collections.abc import Sequence
+
+_log = logging.getLogger(__name__)
 
 _TRIALS = 6  # per size, the first left out
 _WORTH = 0.98  # of the time of a likelier size, to be preferred to it
@@ -62,6 +65,7 @@ class BatchSizes:
             self._times[size].append(elapsed_s / size)
             if all(len(times) > _TRIALS for times in self._times.values()):
                 self.chosen = self._best()
+                _log.info("%d images per call of the network are fastest.", self.chosen)
 
     def _best(self) -> int:
         best, least = 0, float("inf")

@@ -1,8 +1,8 @@
 """Head: trains the new last layer on cached embeddings.
 
 Takes embeddings and labels, gives weights and a bias. A solver of its own: all settings and folds
-are solved together, which no library does (``docs/head.md`` has the figures). Imports ``errors``,
-``last_layer``, ``machine``, ``types``, NumPy and threadpoolctl.
+are solved together, which no library does (``docs/explanation/head.md`` has the figures). Imports
+``errors``, ``last_layer``, ``machine``, ``types``, NumPy and threadpoolctl.
 """
 
 from tlpipe.stages.head.baselines import train_baseline

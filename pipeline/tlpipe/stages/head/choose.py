@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ import numpy as np
 from tlpipe.stages.head.rows import InMemory, Picked, Scaled, Scaling, Vectors, scaled_rows
 from tlpipe.stages.head.search import STEP, TOLERANCE, Search, Task, Trial, log_losses
 from tlpipe.stages.head.spectrum import measure_spectrum
+
+_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,6 +88,8 @@ def choose(
 
     def tell(trial: Trial) -> None:
         trials.append(trial)
+        text = "C = %.3g on %s embeddings: held-out log loss %.4f."
+        _log.info(text, trial.c, trial.scaling, trial.log_loss)
         told(trial)
 
     contenders: list[tuple[Scaling, Sequence[float] | None, Any]]

@@ -1,7 +1,7 @@
 """Metrics: how good predictions are, against known labels, and how sure that is.
 
 Takes probabilities, logits and labels; gives plain records that can be written as JSON.
-``docs/results.md`` specifies them. Imports NumPy.
+``docs/reference/results.md`` specifies them. Imports NumPy.
 
 records      -> what the others give
 intervals    -> 95 % intervals of proportions and means
@@ -15,7 +15,7 @@ paired       -> the comparison of several classifiers on the same images
 """
 
 from tlpipe.stages.metrics.baseline import verdict
-from tlpipe.stages.metrics.calibration import measure_calibration
+from tlpipe.stages.metrics.calibration import measure_calibration, reliability
 from tlpipe.stages.metrics.learning import learning_point, reading
 from tlpipe.stages.metrics.multi_label import measure_multilabel
 from tlpipe.stages.metrics.paired import Difference, PerImage, joint_level, judge_each, paired
@@ -27,6 +27,7 @@ from tlpipe.stages.metrics.records import (
     Majority,
     Metrics,
     MultilabelMetrics,
+    ReliabilityBin,
     Temperature,
 )
 from tlpipe.stages.metrics.single_label import measure
@@ -41,6 +42,7 @@ __all__ = [
     "Metrics",
     "MultilabelMetrics",
     "PerImage",
+    "ReliabilityBin",
     "Temperature",
     "joint_level",
     "judge_each",
@@ -50,5 +52,6 @@ __all__ = [
     "measure_multilabel",
     "paired",
     "reading",
+    "reliability",
     "verdict",
 ]

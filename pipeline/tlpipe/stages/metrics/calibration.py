@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tlpipe.stages.metrics.intervals import Z, of_share
-from tlpipe.stages.metrics.records import Estimate, Temperature
+from tlpipe.stages.metrics.records import Estimate, ReliabilityBin, Temperature
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,15 +136,40 @@ def measure_calibration(
     )
 
 
-def _bins(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> _Bins:
-    count = confidence.size
+def reliability(
+    confidence: NDArray[np.float64], right: NDArray[np.bool_]
+) -> tuple[list[ReliabilityBin], Estimate]:
+    """The bins behind the expected calibration error, by rising confidence; and that, corrected.
+
+    The parameters are those of ``calibration_error``.
+    """
+    order, starts, sizes = _parts(confidence)
+    means = np.add.reduceat(confidence[order], starts) / sizes
+    hits = np.add.reduceat(right[order].astype(np.int64), starts)
+    found = [
+        ReliabilityBin(count, mean, hit / count, *of_share(hit, count))
+        for count, mean, hit in zip(sizes.tolist(), means.tolist(), hits.tolist(), strict=True)
+    ]
+    return found, calibration_error(confidence, right).corrected
+
+
+def _parts(
+    confidence: NDArray[np.float64],
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Order by confidence, and where each bin starts in it, and its size."""
     order = np.argsort(confidence, kind="stable")
     sure = confidence[order]
-    residual = right[order] - sure
-    number = min(MOST_BINS, max(1, count // LEAST_PER_BIN))
-    edges = np.linspace(0, count, number + 1).round().astype(np.intp)[:-1]
+    number = min(MOST_BINS, max(1, sure.size // LEAST_PER_BIN))
+    edges = np.linspace(0, sure.size, number + 1).round().astype(np.intp)[:-1]
     starts = np.unique(np.searchsorted(sure, sure[edges]))  # equal confidences stay together
-    sizes = np.diff(np.append(starts, count))
+    return order, starts, np.diff(np.append(starts, sure.size))
+
+
+def _bins(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> _Bins:
+    count = confidence.size
+    order, starts, sizes = _parts(confidence)
+    sure = confidence[order]
+    residual = right[order] - sure
 
     def mean(values: Any) -> NDArray[np.float64]:
         return np.asarray(np.add.reduceat(values, starts) / sizes)

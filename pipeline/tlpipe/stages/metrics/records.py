@@ -86,6 +86,20 @@ class Temperature:
 
 
 @dataclass(frozen=True)
+class ReliabilityBin:
+    """Images of like confidence: their mean confidence, and how often the answer was right.
+
+    ``low`` and ``high`` are of the accuracy.
+    """
+
+    count: int
+    confidence: float
+    accuracy: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class LearningPoint:
     """What a head trained on `count` images reaches; ``low`` and ``high`` are of the accuracy."""
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tlpipe.stages.page.content import Comparison, Contender, CurvePoint, Figure, Reliability
+from tlpipe.stages.page.comparison import Comparison, Contender
 from tlpipe.stages.page.drawing import Axes, Drawing
+from tlpipe.stages.page.figures import CurvePoint, Figure, Reliability
 from tlpipe.stages.page.scales import Scale, log_range, nice_range, tick_label
 from tlpipe.stages.page.words import decimal, whole
 

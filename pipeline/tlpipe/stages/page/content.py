@@ -10,114 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tlpipe.stages.page.figures import ClassRow, CurvePoint, Figure, Matrix, Reliability
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from tlpipe.types import Float32Array
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A headline number.
-
-    Attributes
-    ----------
-    name : str
-        As people call it: "accuracy".
-    value : float
-    low, high : float or None
-        95 % interval; None where there is none.
-    meaning : str
-        A sentence: what the number says, with its interval.
-    """
-
-    name: str
-    value: float
-    low: float | None
-    high: float | None
-    meaning: str
-
-
-@dataclass(frozen=True)
-class ClassRow:
-    """A class in the table; what does not apply is None.
-
-    Attributes
-    ----------
-    name : str
-    train, judged : int
-        Images that train, and those that judge.
-    precision, recall, f1, recall_low, recall_high : float or None
-    average_precision, threshold : float or None
-        Where an image may have several labels.
-    """
-
-    name: str
-    train: int
-    judged: int
-    precision: float | None = None
-    recall: float | None = None
-    f1: float | None = None
-    recall_low: float | None = None
-    recall_high: float | None = None
-    average_precision: float | None = None
-    threshold: float | None = None
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """Who is taken for whom.
-
-    Attributes
-    ----------
-    counts : list of lists of int, or None
-        Rows: true class, columns: predicted class. None where there are too many classes.
-    confused : list of (true, predicted, images)
-        The most frequent mistakes, most frequent first.
-    """
-
-    counts: list[list[int]] | None
-    confused: list[tuple[int, int, int]]
-
-
-@dataclass(frozen=True)
-class Bin:
-    """Images of like confidence: how sure the classifier was of them, and how often right."""
-
-    count: int
-    confidence: float
-    accuracy: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """A reliability diagram's curve: "before calibration", "after calibration".
-
-    Attributes
-    ----------
-    name : str
-    bins : list of Bin
-        By rising confidence; empty ones are left out.
-    error : float
-        Expected calibration error.
-    """
-
-    name: str
-    bins: list[Bin]
-    error: float
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """Accuracy of a head trained on `count` images, with its interval."""
-
-    count: int
-    accuracy: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -316,69 +215,4 @@ class Report:
     leaks: Pairs | None
     provenance: Sequence[tuple[str, list[tuple[str, str]]]]
     rejects: list[tuple[str, int, str]]
-    notices: list[str]
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A feature file beside others; costs that were not measured are None.
-
-    Attributes
-    ----------
-    name, backbone, precision : str
-    accuracy, log_loss : Figure
-    difference : Figure or None
-        Accuracy less that of the best, with its simultaneous interval; None of the best.
-    distinguishable : bool
-        Whether that interval leaves out 0.
-    dim : int
-    stored_bytes, head_s : float
-        Per image; seconds to train a head.
-    network_bytes : int or None
-    inference_s : float or None
-        Seconds per image.
-    device : str or None
-    recommended : bool
-    """
-
-    name: str
-    backbone: str
-    precision: str
-    accuracy: Figure
-    log_loss: Figure
-    difference: Figure | None
-    distinguishable: bool
-    dim: int
-    stored_bytes: float
-    head_s: float
-    network_bytes: int | None
-    inference_s: float | None
-    device: str | None
-    recommended: bool
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What a report of several feature files shows.
-
-    Attributes
-    ----------
-    title, made_at : str
-    judged_on : str
-        On which images, in words.
-    recommendation : str
-    contenders : list of Contender
-    rows : list of (class, list of float)
-        Recall of each contender in each class.
-    provenance, notices
-        As of ``Report``.
-    """
-
-    title: str
-    made_at: str
-    judged_on: str
-    recommendation: str
-    contenders: list[Contender]
-    rows: list[tuple[str, list[float]]]
-    provenance: Sequence[tuple[str, list[tuple[str, str]]]]
     notices: list[str]

@@ -10,7 +10,9 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tlpipe.stages.page import charts, views, words
-from tlpipe.stages.page.content import Comparison, Figure, Report
+from tlpipe.stages.page.comparison import Comparison
+from tlpipe.stages.page.content import Report
+from tlpipe.stages.page.figures import Figure
 from tlpipe.stages.page.payload import payload_of
 
 _EARLY = "document.documentElement.classList.add('js')"

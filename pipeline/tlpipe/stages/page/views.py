@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tlpipe.stages.page.content import Comparison, Images, Matrix, Report
+from tlpipe.stages.page.comparison import Comparison
+from tlpipe.stages.page.content import Images, Report
+from tlpipe.stages.page.figures import Matrix
 from tlpipe.stages.page.words import last_part, names_of
 
 _STEPS = 8

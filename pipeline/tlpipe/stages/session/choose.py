@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +14,8 @@ from tlpipe.execution import Device, Execution, Precision
 from tlpipe.stages.session.gpus import gpu_count
 from tlpipe.stages.session.nvidia import open_on_gpus
 from tlpipe.stages.session.ort import OrtNetwork
+
+_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from tlpipe.seams import OpenedNetwork
@@ -47,6 +51,19 @@ def open_network(model: Path | bytes, execution: Execution) -> OpenedNetwork:
         The file cannot be opened.
     """
     execution = settled(execution)
+    start = time.perf_counter()
+    network = _opened(model, execution)
+    _log.info(
+        "Opened %s at %s on %s in %.2f s.",
+        "a network in memory" if isinstance(model, bytes) else f"the network {str(model)!r}",
+        execution.precision,
+        network.provider,
+        time.perf_counter() - start,
+    )
+    return network
+
+
+def _opened(model: Path | bytes, execution: Execution) -> OpenedNetwork:
     if execution.device != "cpu":
         return open_on_gpus(model, execution)
     if execution.runtime == "onnxruntime":

@@ -39,9 +39,15 @@ def properties_of(model: Path | bytes) -> dict[str, str]:
             stream.seek(0)
             return _properties(stream, end)
     except OSError as exc:
-        raise BackboneError(f"{name} cannot be read: {exc.strerror}.") from exc
+        raise BackboneError(
+            f"{name} cannot be read: {exc.strerror}.",
+            hint="Correct its permissions, or copy it from where it is whole.",
+        ) from exc
     except ValueError as exc:
-        raise BackboneError(f"{name} is no ONNX file, or is damaged: {exc}.") from exc
+        raise BackboneError(
+            f"{name} is no ONNX file, or is damaged: {exc}.",
+            hint="Name an ONNX file (.onnx), or make this one again.",
+        ) from exc
 
 
 def _properties(stream: BinaryIO, end: int) -> dict[str, str]:

@@ -18,7 +18,7 @@ stream of blocks (a source is never held in memory). Imports ``errors``, ``types
 * any of these at an address, of the web or of an object store;
 * a list of paths and addresses on standard input; images that a program gives one by one.
 
-``docs/sources.md`` specifies them.
+``docs/reference/sources.md`` specifies them.
 
 Folders are walked in the order of their path components, so that two listings can be merged as
 streams; what else lists images stays in its own order. Hidden names and files whose extension is of
@@ -39,6 +39,7 @@ from typing import Any
 from tlpipe.addresses import scheme_of
 from tlpipe.errors import OptionError, SourceError
 from tlpipe.files import is_dir, is_file
+from tlpipe.near import sentences, similar_file
 from tlpipe.stages.source.addressed import Address, named
 from tlpipe.stages.source.archives import (
     open_archive,
@@ -121,9 +122,17 @@ def open_source(
     wrong = "is neither a folder nor a regular file" if there else "does not exist"
     raise SourceError(
         f"The source {str(path)!r} {wrong}.",
-        hint="Give a folder of images, an image, a manifest (.csv, .jsonl, .parquet), an archive"
-        " (.tar, .zip), an IDX file or a NumPy file.",
+        hint=sentences(
+            "" if there else similar_file(path),
+            "Give a folder of images, an image, a manifest (.csv, .jsonl, .parquet), an archive"
+            " (.tar, .zip), an IDX file or a NumPy file.",
+        ),
     )
+
+
+def is_remote(place: Any) -> bool:
+    """Whether the place of an item lies on a network."""
+    return isinstance(place, Address)
 
 
 def _given(images: Any) -> Source:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tlpipe.addresses import scheme_of, shown
 from tlpipe.errors import SourceError
+from tlpipe.near import did_you_mean, sentences
 from tlpipe.stages.source.addressed import Address
 from tlpipe.stages.source.json_rows import JsonRows
 from tlpipe.stages.source.places import Places, as_folder
@@ -87,10 +88,14 @@ def _columns(names: Sequence[str], where: str) -> Columns:
     """Understand the columns, of which one must be that of the paths."""
     columns = find_columns(names, where)
     if columns.path is None:
+        alike = [name for name in names if did_you_mean(name, PATH_NAMES)]
         raise SourceError(
             f"{where} has no column 'path', but {brief.repr(list(names))}.",
-            hint="The columns must have names: path, and optionally label and split. Instead of"
-            f" path it may be {', '.join(PATH_NAMES[1:-1])} or {PATH_NAMES[-1]}.",
+            hint=sentences(
+                f"Call {alike[0]!r} 'path', if it holds the paths." if alike else "",
+                "The columns must have names: path, and optionally label and split. Instead of"
+                f" path it may be {', '.join(PATH_NAMES[1:-1])} or {PATH_NAMES[-1]}.",
+            ),
         )
     return columns
 

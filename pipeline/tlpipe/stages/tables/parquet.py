@@ -71,7 +71,12 @@ class ParquetTable(Table):
         self._check_sizes(most)
         note = (schema.metadata or {}).get(b"header")
         if note is not None and len(note) > 4 * MOST_NOTE:
-            raise TableError(f"{self.where} has a header of {len(note):,} bytes.")
+            raise TableError(
+                f"{self.where} has a header of {len(note):,} bytes; at most {4 * MOST_NOTE:,} are"
+                " read.",
+                hint="Write the table without the metadata 'header', and say what made its vectors"
+                " with --backbone or --declare.",
+            )
         self.note = None if note is None else note.decode()
 
     def _chunks(self) -> Iterator[Any]:
@@ -123,7 +128,8 @@ class ParquetTable(Table):
             yield block
         if first != self.count:
             raise TableError(
-                f"{self.where} is damaged: it states {self.count:,} rows and has {first:,}."
+                f"{self.where} is damaged: it states {self.count:,} rows and has {first:,}.",
+                hint="It was cut, or is damaged: make or copy it again.",
             )
 
     def _block(self, batch: Any, first: int) -> TableBlock:

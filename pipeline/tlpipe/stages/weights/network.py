@@ -278,6 +278,7 @@ def cached(card: Card, more: list[Any], build: Callable[[], onnx.ModelProto]) ->
     try:
         if is_file(path) and is_file(note):
             if note.read_bytes().strip() == sha256_file(path).encode():
+                _log.info("The prepared network is used again: %s", path)
                 return path
             _log.warning("The cached network %s is damaged; it is built anew.", path)
     except OSError as exc:

@@ -15,6 +15,7 @@ from tlpipe.card import Card
 from tlpipe.errors import ClassifierError, OptionError, OutputError, TlpipeError
 from tlpipe.execution import Execution, Precision
 from tlpipe.files import check_output, is_file
+from tlpipe.near import no_file
 from tlpipe.stages.classifier import ClassifierInfo, read_metadata
 from tlpipe.stages.predictions import FORMATS
 from tlpipe.stages.session import properties_of, settled
@@ -142,7 +143,8 @@ def _check_classifier(job: Named, mistakes: Mistakes) -> None:
     """Look at what a classifier says of itself, and whether it can do what is asked."""
     path = job.places["classifier"]
     if not is_file(path):
-        raise ClassifierError(f"The classifier {str(path)!r} does not exist.")
+        message, hint = no_file(path, "The classifier")
+        raise ClassifierError(message, hint=hint)
     info = read_metadata(properties_of(path), repr(str(path)))
     _check_columns(job, info, mistakes)
     with mistakes.catching("[options] precision", job.flags):

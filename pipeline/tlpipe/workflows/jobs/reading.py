@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import os
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tlpipe.errors import JobError
+from tlpipe.near import did_you_mean, sentences, similar_file
 from tlpipe.workflows.jobs.checks import Named, opened_places, reads_features
 from tlpipe.workflows.jobs.job import Job
 from tlpipe.workflows.jobs.mistakes import Mistakes
@@ -28,7 +29,6 @@ from tlpipe.workflows.jobs.schema import (
     shape_of,
 )
 from tlpipe.workflows.jobs.values import (
-    did_you_mean,
     expanded,
     is_address,
     path_of,
@@ -48,7 +48,7 @@ def read_job(path: str | Path, environment: Mapping[str, str] | None = None) -> 
     Parameters
     ----------
     path : str or pathlib.Path
-        A TOML file; ``docs/jobs.md`` explains it. Paths in it are relative to its folder.
+        A TOML file; ``docs/reference/jobs.md`` explains it. Paths in it are relative to its folder.
     environment : mapping of str to str, optional
         For ``${NAME}`` in its texts; by default that of this process.
 
@@ -108,7 +108,8 @@ def _parsed(path: Path) -> tuple[bytes, dict[str, Any]]:
             content = stream.read(_MOST_BYTES + 1)
     except (OSError, ValueError) as exc:
         why = getattr(exc, "strerror", None) or str(exc)
-        raise JobError(where, [f"the file cannot be read: {why}."]) from exc
+        near = similar_file(path) if isinstance(exc, FileNotFoundError) else ""
+        raise JobError(where, [sentences(f"the file cannot be read: {why}.", near)]) from exc
     if len(content) > _MOST_BYTES:
         raise JobError(where, ["the file has more than 1 MB; a job file is a page of TOML."])
     try:
@@ -129,16 +130,12 @@ def _shape(table: Mapping[str, Any], mistakes: Mistakes) -> Shape | None:
     if "command" not in table:
         mistakes.add("command", f"is missing; it must be one of {list(COMMANDS)}.")
     elif command not in COMMANDS:
-        meant = _near(command, COMMANDS) if isinstance(command, str) else ""
-        mistakes.add("command", f"is {command!r}; it must be one of {list(COMMANDS)}.{meant}")
+        meant = did_you_mean(command, COMMANDS) if isinstance(command, str) else ""
+        what = sentences(f"is {command!r}; it must be one of {list(COMMANDS)}.", meant)
+        mistakes.add("command", what)
     else:
         return shape_of(command)
     return None
-
-
-def _near(command: str, known: Collection[str]) -> str:
-    meant = did_you_mean(command, [name.replace("-", "_") for name in known])
-    return meant.replace("_", "-")
 
 
 def _check_keys(table: Mapping[str, Any], shape: Shape, mistakes: Mistakes) -> None:
@@ -152,7 +149,8 @@ def _check_keys(table: Mapping[str, Any], shape: Shape, mistakes: Mistakes) -> N
         elif key in PLACES:
             mistakes.add(key, f"is of no use to the command {shape.command!r}; leave it out.")
         else:
-            mistakes.add(key, f"is unknown; known are {top}.{did_you_mean(key, top)}")
+            what = sentences(f"is unknown; known are {top}.", did_you_mean(key, top))
+            mistakes.add(key, what)
     options = table.get("options")
     for key in options if isinstance(options, Mapping) else ():
         if key in shape.settings:
@@ -165,7 +163,7 @@ def _check_keys(table: Mapping[str, Any], shape: Shape, mistakes: Mistakes) -> N
             what = f"is an option of {' and '.join(others)}, not of {shape.command}; leave it out."
         else:
             meant = did_you_mean(key, shape.settings)
-            what = f"is unknown.{meant or f' Known are {sorted(shape.settings)}.'}"
+            what = sentences("is unknown.", meant or f"Known are {sorted(shape.settings)}.")
         mistakes.add(f"[options] {key}", what)
 
 

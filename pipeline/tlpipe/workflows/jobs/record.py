@@ -1,8 +1,8 @@
 """Run record: what a run was, with what, on what machine, and how it ended; JSON beside the output.
 
 It is written when the run begins, with the status "running", and again when it ends, however that
-is: each time whole. One that still says "running" was killed, or is running. ``docs/jobs.md``
-specifies it.
+is: each time whole. One that still says "running" was killed, or is running.
+``docs/reference/jobs.md`` specifies it.
 """
 
 from __future__ import annotations

@@ -7,12 +7,12 @@ wrong with it is a ``ValueError`` in words that follow the key's name: "is 'x'; 
 from __future__ import annotations
 
 import collections.abc
-import difflib
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from tlpipe.near import did_you_mean, sentences
 from tlpipe.quantities import parsed_bytes, parsed_image_size, parsed_limit
 from tlpipe.workflows.jobs.schema import Setting
 
@@ -97,16 +97,8 @@ def _several(hint: Any, raw: Any, folder: Path, environment: Mapping[str, str]) 
 def _choice(choices: tuple[Any, ...], raw: Any) -> Any:
     if raw in choices and type(raw) is str:
         return raw
-    meant = did_you_mean(str(raw), choices) if isinstance(raw, str) else ""
-    raise ValueError(f"is {raw!r}; it must be one of {list(choices)}.{meant}")
-
-
-def did_you_mean(given: str, known: Collection[str]) -> str:
-    """A question with the nearest of the known names; nothing where none is near."""
-    plain = given.strip().lower().replace("-", "_")
-    near = {name.replace("-", "_"): name for name in known}
-    close = difflib.get_close_matches(plain, list(near), n=1)
-    return f" Did you mean {near[close[0]]!r}?" if close else ""
+    meant = did_you_mean(raw, choices) if isinstance(raw, str) else ""
+    raise ValueError(sentences(f"is {raw!r}; it must be one of {list(choices)}.", meant))
 
 
 def expanded(text: str, environment: Mapping[str, str]) -> str:
