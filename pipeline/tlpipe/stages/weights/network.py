@@ -57,12 +57,14 @@ def full_network(card: Card) -> onnx.ModelProto:
     else:
         raise WeightsError(
             f"The card of {card.name!r} names the architecture {card.weights.architecture!r};"
-            f" tlpipe can build {sorted(builders)}."
+            f" tlpipe can build {sorted(builders)}.",
+            hint="Update tlpipe, or take an ONNX file as the backbone.",
         )
     if card.weights.digest and (digest := weights_digest(model)) != card.weights.digest:
         raise WeightsError(
             f"The tensors of {card.name!r} have the digest {digest}; its card states"
-            f" {card.weights.digest}."
+            f" {card.weights.digest}.",
+            hint="Fetch the card's own file (tlpipe models pull BACKBONE), or correct the card.",
         )
     return model
 
@@ -174,7 +176,8 @@ def class_networks(
     assert output.activation != "auto"
     if not output.logits:
         raise BackboneError(
-            f"The backbone {card.name!r} has no classes of its own: it is a feature extractor."
+            f"The backbone {card.name!r} has no classes of its own: it is a feature extractor.",
+            hint="Name a backbone that has classes; for training it needs none.",
         )
     classes = output.classes or _class_count(full, output.logits)
     cuts = [
