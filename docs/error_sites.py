@@ -20,7 +20,17 @@ ROOT_CLASS = "TlpipeError"
 
 # Methods of texts and functions that leave a value recognisable: shown as the value itself.
 _TRANSPARENT = {"str", "repr", "list", "sorted", "sum", "shown", "brief", "set", "tuple", "dict"}
-_TRANSPARENT |= {"_shown", "type", "int", "float", "tolist", "rstrip", "removesuffix", "map"}
+_TRANSPARENT |= {
+    "_shown",
+    "type",
+    "int",
+    "float",
+    "tolist",
+    "rstrip",
+    "removesuffix",
+    "lower",
+    "hex",
+}
 _CAUSES = {
     "exc",
     "strerror",
@@ -76,7 +86,7 @@ def sites() -> list[Site]:
     found = [
         site
         for path, tree in trees.items()
-        for site in _Module(path, tree).calls(kinds, raised_only=False)
+        for site in _Module(path, tree).calls(kinds, always=kinds)
     ]
     return sorted(found, key=lambda site: (site.file, site.line, site.column))
 
@@ -90,11 +100,12 @@ def inner_reasons() -> list[Site]:
     ours = {
         node.name for tree in trees.values() for node in ast.walk(tree) if _is_exception(node)
     } - _kinds(trees)
+    ours |= {"Reject", "UsageError", "BadParameter"}
     wanted = ours | {"ValueError", "OSError", "EOFError", "UnpicklingError"}
     return [
         site
         for path, tree in trees.items()
-        for site in _Module(path, tree).calls(wanted, raised_only=True)
+        for site in _Module(path, tree).calls(wanted, always=ours)
         if site.message
     ]
 
@@ -138,8 +149,11 @@ class _Module:
         self._tree = tree
         self._texts = _Texts(path)
 
-    def calls(self, kinds: set[str], *, raised_only: bool) -> Iterator[Site]:
-        """Calls of these classes; `raised_only`: those of a ``raise`` alone."""
+    def calls(self, kinds: set[str], always: set[str]) -> Iterator[Site]:
+        """Calls of these classes: `always`, or where they are raised, as are a function's errors.
+
+        The message is the last text that a call is given.
+        """
         raised = {
             id(node.exc)
             for node in ast.walk(self._tree)
@@ -147,12 +161,15 @@ class _Module:
         }
         for call, function, name in _calls(self._tree, None, "module"):
             kind = _last_name(call.func)
-            ours = kind in kinds or (raised_only and kind.strip("_")[:1].islower())
-            if not ours or (raised_only and id(call) not in raised):
+            made_by_function = kinds != always and kind.strip("_")[:1].islower()
+            if kind not in always and (
+                id(call) not in raised or not (kind in kinds or made_by_function)
+            ):
                 continue
             hints = [word.value for word in call.keywords if word.arg == "hint"]
             texts = self._texts.within(function)
-            words = [value for value in call.args if _is_text(value)] if raised_only else call.args
+            exact = kinds == always
+            words = call.args if exact else [value for value in call.args if _is_text(value)]
             parts = [texts.pattern(value) for value in words[-1:]]
             if kind == "JobError":
                 parts = ["The job {job} has {count} mistakes; nothing was done. {mistakes}"]
@@ -282,6 +299,8 @@ def _placeholder(node: ast.expr) -> str:
             return "reason" if name in _CAUSES else name.strip("_").lower()
         case ast.Attribute(attr="strerror"):
             return "reason"
+        case ast.Attribute(value=ast.Name(id="self"), attr=name):
+            return name.strip("_")
         case ast.Attribute(value=value, attr="name" | "value" | "message" | "url" | "path"):
             return _placeholder(value)
         case ast.Attribute(attr=name):
@@ -312,6 +331,12 @@ def _of_call(call: ast.Call) -> str:
         case ast.Call(func=ast.Attribute(attr="join" | "repr"), args=[value]):
             return _placeholder(value)
         case ast.Call(func=ast.Attribute(value=value)) if name in _TRANSPARENT:
+            return _placeholder(value)
+        case ast.Call(args=[*_, value]) if name == "map":
+            return _placeholder(value)
+        case ast.Call(func=ast.Attribute(attr="get"), args=[ast.Constant(value=value), *_]):
+            return str(value)
+        case ast.Call(func=ast.Attribute(value=value, attr="get")):
             return _placeholder(value)
         case ast.Call(args=[value, *_]) if name in _TRANSPARENT:
             return _placeholder(value)

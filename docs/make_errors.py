@@ -22,7 +22,7 @@ from error_sites import Site, inner_reasons, sites
 
 from tlpipe import errors, types
 from tlpipe.cli.main import cli
-from tlpipe.errors import TlpipeError
+from tlpipe.errors import SourceError, TlpipeError
 from tlpipe.stages.source.tar_list import NotAnArchiveError
 
 PAGE = Path(__file__).parent / "errors.md"
@@ -176,7 +176,7 @@ _EXIT_CODES = {
 
 _DETAIL = """\
 These words stand inside a message above (as its reason), in a line of a job's mistakes, or in the
-detail of a reject.
+detail of a reject; those of the command line tell of wrong usage.
 """
 
 _AREAS = {
@@ -227,7 +227,8 @@ def _tree() -> str:
 
 
 def _classes() -> str:
-    found = [*_defined(), NotAnArchiveError]
+    found = _defined()
+    found.insert(1 + found.index(SourceError), NotAnArchiveError)
     by_kind: dict[str, list[Site]] = {kind.__name__: [] for kind in found}
     for site in sites():
         by_kind[site.kind].append(site)
@@ -250,7 +251,7 @@ def _class(kind: type[TlpipeError], found: list[Site]) -> str:
     rows = dict.fromkeys((f"`{site.message}`", _prose(site.hint) or "-") for site in found)
     return (
         f"### {kind.__name__}\n\n{meaning} Derives from {bases}.\n\n"
-        f"When: {when[0].lower()}{when[1:]} What to do: {cure}\n\n"
+        f"It comes up {when[0].lower()}{when[1:]} What to do: {cure}\n\n"
         + _table(("message", "what to do"), list(rows))
     )
 
