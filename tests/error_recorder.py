@@ -165,7 +165,7 @@ def _is_whole(session: pytest.Session) -> bool:
     return (
         session.config.args_source is pytest.Config.ArgsSource.TESTPATHS
         and not any(chosen)
-        and not (option.lf or option.collectonly or option.last_failed_no_failures == "none")
+        and not (option.collectonly or getattr(option, "lf", False))
         and session.exitstatus == pytest.ExitCode.OK
     )
 
