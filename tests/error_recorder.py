@@ -76,8 +76,8 @@ def _place(frame: FrameType) -> tuple[int, int]:
 
 def all_sites() -> list[Site]:
     """The places, from the code."""
-    if str(ROOT / "docs") not in sys.path:
-        sys.path.insert(0, str(ROOT / "docs"))
+    if str(ROOT / "docs" / "hooks") not in sys.path:
+        sys.path.insert(0, str(ROOT / "docs" / "hooks"))
     from error_sites import sites
 
     return sites()

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
+import error_messages
 
 import tlpipe
 import tlpipe.errors
@@ -152,5 +153,13 @@ def _cell(text: str) -> str:
     return re.sub(r"(?<!\\)\|", r"\\|", " ".join(text.split()))
 
 
-GENERATED = {"commands": commands, "names": names, "errors": errors}
+GENERATED = {
+    "commands": commands,
+    "names": names,
+    "errors": errors,
+    "exit_codes": error_messages.exit_codes,
+    "messages": error_messages.messages,
+    "rejects": error_messages.rejects,
+    "details": error_messages.details,
+}
 """What each mark stands for."""

@@ -1,7 +1,7 @@
 """Every place in the code that makes an error, with its message and hint as patterns.
 
 Read from the source by its syntax tree. Owns how a message is shown: texts as they stand, values as
-{their names}, alternatives between slashes. Used by ``make_errors.py``, which writes the page, and
+{their names}, alternatives between slashes. Used by ``error_messages.py``, for the page, and
 by the tests, which look that each place was reached.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-PACKAGE = Path(__file__).resolve().parents[1] / "pipeline" / "tlpipe"
+PACKAGE = Path(__file__).resolve().parents[2] / "pipeline" / "tlpipe"
 ROOT_CLASS = "TlpipeError"
 
 # Methods of texts and functions that leave a value recognisable: shown as the value itself.
