@@ -70,7 +70,7 @@ def walk_pages(stream: BinaryIO, start: int, values: int, where: str) -> Iterato
         if min(unpacked, packed) < 0:
             raise TableError(
                 f"{where} is damaged: a page states no size.",
-                hint="It was cut, or is damaged: make or copy it again.",
+                hint="Make or copy it again.",
             )
         if unpacked > MOST_PAGE:
             raise _too_much(where, unpacked, MOST_PAGE)
@@ -82,7 +82,7 @@ def walk_pages(stream: BinaryIO, start: int, values: int, where: str) -> Iterato
         elif 7 not in fields and 6 not in fields:  # no dictionary and no index either
             raise TableError(
                 f"{where} is damaged: a page is of no known kind.",
-                hint="It was cut, or is damaged: make or copy it again.",
+                hint="Make or copy it again.",
             )
         yield Page(count, unpacked, 7 in fields)
         seen += count
@@ -120,7 +120,7 @@ def _too_much(where: str, claimed: int, most: int) -> TableError:
     return TableError(
         f"{where} has pages that claim to unpack to {claimed:,} bytes, far more than its"
         f" file can hold (at most {most:,} are believed).",
-        hint="It was cut, or is damaged: make or copy it again.",
+        hint="Make or copy it again.",
     )
 
 
