@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,6 +235,10 @@ class _Texts:
             case ast.Name(id=name):
                 constant = self._constant(node)
                 return self._local(name, depth + 1) if constant is None else str(constant)
+            case ast.Call(func=ast.Name(id="did_you_mean" | "similar_file")):
+                return "[Did you mean {the nearest}?]"
+            case ast.Call(func=ast.Name(id="sentences"), args=args):
+                return " ".join(self.pattern(value, depth) for value in args)
             case ast.Call(func=ast.Name(id="list" | "sorted"), args=[ast.Name() as listed]):
                 return self._choices(listed) or f"{{{_placeholder(node)}}}"
         return f"{{{_placeholder(node)}}}"
@@ -251,6 +257,42 @@ class _Texts:
         value = getattr(_module(self._path), node.id, None)
         return value if isinstance(value, str | int | float) else None
 
+    def _given_back(self, name: str, depth: int) -> str:
+        """What a name stands for that is one of several texts which a function gives."""
+        for statement in ast.walk(self._function or ast.Module([], [])):
+            match statement:
+                case ast.Assign(
+                    targets=[ast.Tuple(elts=targets)],
+                    value=ast.Call(func=ast.Name(id=maker)) as call,
+                ):
+                    names = [_last_name(target) for target in targets]
+                    if name in names:
+                        return self._made_by(maker, call, names.index(name), depth)
+        return ""
+
+    def _made_by(self, maker: str, call: ast.Call, number: int, depth: int) -> str:
+        """One of the texts that a function of the package gives, with the texts it was given."""
+        made = getattr(_module(self._path), maker, None)
+        if not inspect.isfunction(made):
+            return ""
+        path = Path(inspect.getfile(made))
+        function = ast.parse(textwrap.dedent(inspect.getsource(made))).body[0]
+        within = _Texts(path, function)
+        found = [
+            within.pattern(node.value.elts[number], depth)
+            for node in ast.walk(function)
+            if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple)
+        ]
+        parameters = inspect.signature(made).parameters
+        given = dict(zip(parameters, call.args, strict=False))
+        given |= {word.arg: word.value for word in call.keywords if word.arg}
+        left_out = {f"{{{name}}}" for name in parameters.keys() - given.keys()}
+        text = _either(["" if words in left_out else words for words in found])
+        for parameter, value in given.items():
+            if _is_text(value):
+                text = text.replace(f"{{{parameter}}}", self.pattern(value, depth))
+        return text
+
     def _choices(self, node: ast.Name) -> str:
         """The texts of a constant that lists a few; empty for anything else."""
         values = getattr(_module(self._path), node.id, None) if node.id.isupper() else None
@@ -266,6 +308,8 @@ class _Texts:
             if isinstance(statement, ast.Assign)
             and [_last_name(target) for target in statement.targets] == [name]
         ]
+        if depth < _MOST_DEPTH and (given := self._given_back(name, depth)):
+            return given
         if depth < _MOST_DEPTH and values and all(_is_text(value) for value in values):
             return _either([self.pattern(value, depth) for value in values])
         return f"{{{_placeholder(ast.Name(name))}}}"
@@ -285,6 +329,8 @@ def _is_text(node: ast.expr) -> bool:
 def _either(texts: list[str]) -> str:
     """Alternatives between slashes; in brackets what may be missing."""
     told = list(dict.fromkeys(text for text in texts if text.strip()))
+    if len(told) == 1 and told[0].startswith("["):
+        return told[0]
     if not told:
         return ""
     if len(told) == 1:

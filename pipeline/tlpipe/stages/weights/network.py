@@ -176,8 +176,7 @@ def class_networks(
     assert output.activation != "auto"
     if not output.logits:
         raise BackboneError(
-            f"The backbone {card.name!r} has no classes of its own: it is a feature extractor.",
-            hint="Name a backbone that has classes; for training it needs none.",
+            f"The backbone {card.name!r} has no classes of its own: it is a feature extractor."
         )
     classes = output.classes or _class_count(full, output.logits)
     cuts = [
