@@ -17,11 +17,12 @@ BENCH_ROUNDS ?= 3
 PRECISION ?= fp32
 BENCH ?= .bench
 FEATURES ?=
+TESTS ?=
 BUDGET ?= 600
 RATE ?= 3e-4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs check format torture fuzz bench bench-scan bench-store bench-import bench-head bench-audit \
+.PHONY: help demo test errors lint types docs check format torture fuzz bench bench-scan bench-store bench-import bench-head bench-audit \
 	bench-claim bench-ray bench-report bench-sources bench-idx bench-web clean
 
 help: ## list the targets
@@ -47,7 +48,10 @@ demo: $(VENV)/.user ## embed, train and classify 1,797 real scans with the defau
 	$(BIN)/tlpipe demo
 
 test: $(VENV)/.developer ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --error-sites
+
+errors: $(VENV)/.developer ## run the tests, and list the errors that none brings about: [TESTS=tests/test_cli.py]
+	$(BIN)/python tests/error_recorder.py $(TESTS)
 
 lint: $(VENV)/.developer ## check style and format
 	$(BIN)/ruff check .

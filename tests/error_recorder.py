@@ -1,7 +1,8 @@
 """Writes down which places in the code made an error, and names those that no test reached.
 
 ``pytest --error-sites`` records; where the whole suite ran without a failure, a place that was not
-reached is one. ``make errors`` runs the suite like this.
+reached is one (``make test``, so CI as well). ``make errors`` lists the places whatever the tests
+say; ``make errors TESTS=tests/test_cli.py`` those in the modules that these tests get to.
 
 A place is the file, the line and the column of the call that makes the error, as both Python's
 frames and its parser give them: two calls in one line are two places. Each process writes into a
@@ -12,6 +13,7 @@ pytest-xdist and what a test starts find it.
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tempfile
 from itertools import islice
@@ -74,8 +76,8 @@ def _place(frame: FrameType) -> tuple[int, int]:
 
 def all_sites() -> list[Site]:
     """The places, from the code."""
-    if str(ROOT / "docs") not in sys.path:
-        sys.path.insert(0, str(ROOT / "docs"))
+    if str(ROOT / "docs" / "hooks") not in sys.path:
+        sys.path.insert(0, str(ROOT / "docs" / "hooks"))
     from error_sites import sites
 
     return sites()
@@ -83,23 +85,34 @@ def all_sites() -> list[Site]:
 
 def mistakes(folder: Path) -> list[str]:
     """What is wrong after a run of all tests, a line each: nothing, if it is well."""
-    reached = {
+    missed = _missed(folder)
+    names = {site.name for site in missed}
+    return [_line(site) for site in missed if site.name not in UNREACHED] + [
+        f"UNREACHED in tests/error_recorder.py: {name!r} was reached, or is no place any more"
+        for name in UNREACHED
+        if name not in names
+    ]
+
+
+def _reached(folder: Path) -> set[tuple[str, ...]]:
+    return {
         tuple(line.split("\t"))
         for path in folder.glob("*.txt")
         for line in path.read_text(encoding="utf-8").splitlines()
     }
-    sites = {site: (site.file, str(site.line), str(site.column)) in reached for site in all_sites()}
-    lines = [
+
+
+def _missed(folder: Path) -> list[Site]:
+    reached = _reached(folder)
+    return [
+        site for site in all_sites() if (site.file, str(site.line), str(site.column)) not in reached
+    ]
+
+
+def _line(site: Site) -> str:
+    return (
         f"pipeline/tlpipe/{site.file}:{site.line}: no test reaches it; it is called {site.name!r}"
-        for site, was_reached in sites.items()
-        if not was_reached and site.name not in UNREACHED
-    ]
-    missed = {site.name for site, was_reached in sites.items() if not was_reached}
-    return lines + [
-        f"UNREACHED in tests/error_recorder.py: {name!r} was reached, or is no place any more"
-        for name in UNREACHED
-        if name not in missed
-    ]
+    )
 
 
 def add_option(parser: pytest.Parser) -> None:
@@ -152,6 +165,27 @@ def _is_whole(session: pytest.Session) -> bool:
     return (
         session.config.args_source is pytest.Config.ArgsSource.TESTPATHS
         and not any(chosen)
-        and not (option.lf or option.collectonly or option.last_failed_no_failures == "none")
+        and not (option.collectonly or getattr(option, "lf", False))
         and session.exitstatus == pytest.ExitCode.OK
     )
+
+
+def main(tests: list[str]) -> int:
+    """Run all tests, or some; list the places that were not reached.
+
+    Of some tests: those in modules of which they reached another one.
+    """
+    with tempfile.TemporaryDirectory(prefix="tlpipe-error-sites-") as folder:
+        os.environ[FOLDER_VARIABLE] = folder
+        command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", *tests]
+        subprocess.run(command, cwd=ROOT, check=False)
+        lines = mistakes(Path(folder))
+        if tests:
+            seen = {file for file, *_ in _reached(Path(folder))}
+            lines = [_line(site) for site in _missed(Path(folder)) if site.file in seen]
+    print("\n".join(lines) if lines else "No place that makes an error was missed.")
+    return 1 if lines else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import importlib
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -36,20 +38,20 @@ def test_message_and_hint() -> None:
     assert str(OutputError("Disk full.")) == "Disk full."
 
 
-def test_the_page_of_errors_is_what_the_code_gives() -> None:
-    command = [sys.executable, error_recorder.ROOT / "docs" / "make_errors.py", "--check"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
 def test_the_page_names_what_an_error_says() -> None:
-    page = (error_recorder.ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
-    assert "could not be written: {reason}." in page
+    sites = error_recorder.all_sites()  # where the documentation's hooks become importable
+    hook = importlib.import_module("reference")
+    source = (error_recorder.ROOT / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
+    page = hook.on_page_markdown(source)
+    assert "<!-- generated" not in page
+    for site in sites:
+        assert site.message.replace("|", "\\|") in page
     assert "works along the batch" in page  # a reason that stands inside another message
     for kind in CLASSES:
         assert f"### {kind.__name__}\n" in page
     for reason in Reason:
         assert f"| `{reason.value}` |" in page
+    assert "`models check`, `run`, `train`." in page  # the commands that end with exit code 3
 
 
 def record(folder: Path, sites: list[error_recorder.Site]) -> None:
@@ -102,3 +104,47 @@ def test_a_place_is_the_call_even_of_two_in_one_line(tmp_path: Path) -> None:
         "workflows/jobs/reading.py",
     }
     assert set(written.splitlines()) <= places
+
+
+_CONFTEST = """
+import sys
+sys.path.insert(0, {tests!r})
+import error_recorder
+sys.path.insert(0, {docs!r})
+from error_sites import Site
+missed = Site("files.py", "check", 1, 0, "OutputError", "The disk is full.", "Make room.")
+error_recorder.all_sites = lambda: [missed]
+def pytest_addoption(parser): error_recorder.add_option(parser)
+def pytest_configure(config): error_recorder.configure(config)
+def pytest_sessionfinish(session): error_recorder.finish(session)
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "last"),
+    [
+        (["--error-sites"], 1, "1 passed, 1 error in"),
+        (["--error-sites", "-n", "1"], 1, "1 passed, 1 error in"),
+        (["--error-sites", "-k", "works"], 0, "1 passed in"),
+        (["--error-sites", "test_it.py"], 0, "1 passed in"),
+        ([], 0, "1 passed in"),
+    ],
+    ids=["whole", "xdist", "chosen", "one file", "not asked for"],
+)
+def test_a_whole_run_that_misses_a_place_fails_in_pytests_own_summary(
+    tmp_path: Path, options: list[str], code: int, last: str
+) -> None:
+    root = error_recorder.ROOT
+    where = {"tests": str(root / "tests"), "docs": str(root / "docs" / "hooks")}
+    (tmp_path / "conftest.py").write_text(_CONFTEST.format(**where), encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\ntestpaths = .\n", encoding="utf-8")
+    (tmp_path / "test_it.py").write_text("def test_works(): pass\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
+    environment = os.environ.copy()
+    environment.pop(error_recorder.FOLDER_VARIABLE, None)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stdout
+    assert last in done.stdout.splitlines()[-1]
+    assert ("pipeline/tlpipe/files.py:1: no test reaches it" in done.stdout) == bool(code)

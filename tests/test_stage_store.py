@@ -176,7 +176,8 @@ def test_rejects_alone_write_nothing(tmp_path: Path, leftovers: Callable[[], lis
     with pytest.raises(FeatureFileError) as caught:
         write_features(path, HEADER, DIM, [bad("a"), bad("b")])
     assert str(caught.value) == (
-        "None of the 2 images could be embedded (2 empty); nothing was written."
+        "None of the 2 images could be embedded (2 empty); nothing was written. Correct what the"
+        " reasons say, and run the same command again."
     )
     assert not path.exists()
     assert leftovers() == []

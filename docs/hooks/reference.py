@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import error_messages
 
 import tlpipe
 import tlpipe.errors
@@ -160,5 +161,14 @@ def _cell(text: str) -> str:
     return re.sub(r"(?<!\\)\|", r"\\|", " ".join(text.split()))
 
 
-GENERATED = {"commands": commands, "names": names, "errors": errors, "cards": cards}
+GENERATED = {
+    "commands": commands,
+    "names": names,
+    "errors": errors,
+    "cards": cards,
+    "exit_codes": error_messages.exit_codes,
+    "messages": error_messages.messages,
+    "rejects": error_messages.rejects,
+    "details": error_messages.details,
+}
 """What each mark stands for."""

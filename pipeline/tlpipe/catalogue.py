@@ -116,7 +116,10 @@ def read_card(path: Path) -> Card:
         message, hint = no_file(path, "The card")
         raise CardError(message, hint=hint) from None
     except (OSError, RecursionError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
-        raise CardError(f"{where} cannot be read: {exc}.") from exc
+        raise CardError(
+            f"{where} cannot be read: {exc}.",
+            hint="A card is a TOML file; models/README.md explains each field.",
+        ) from exc
     weights = table.get("weights")
     if isinstance(weights, dict) and not weights.get("package") and not weights.get("urls"):
         weights["file"] = str(path.resolve().parent / str(weights.get("file", "")))

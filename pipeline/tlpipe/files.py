@@ -159,7 +159,10 @@ def check_output(
     if os.path.lexists(path):
         _check_existing(path, overwrite, inputs)
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise OutputError(f"The folder {str(path.parent)!r} cannot be written to.")
+        raise OutputError(
+            f"The folder {str(path.parent)!r} cannot be written to.",
+            hint="Choose another --output, or correct the folder's permissions.",
+        )
 
 
 def _either(names: Sequence[str]) -> str:

@@ -62,7 +62,8 @@ def from_foreign(table: Mapping[str, Any], image_size: tuple[int, int], where: s
             " field.",
         ) from exc
     raise CardError(
-        f"{where} is neither a preprocessor_config.json of transformers nor a config.json of timm."
+        f"{where} is neither a preprocessor_config.json of transformers nor a config.json of timm.",
+        hint="Name one of these, or write what it means as a table [preprocess] of a card.",
     )
 
 

@@ -68,7 +68,10 @@ def walk_pages(stream: BinaryIO, start: int, values: int, where: str) -> Iterato
         fields, length = _header(stream, start)
         unpacked, packed = _size(fields.get(2)), _size(fields.get(3))
         if min(unpacked, packed) < 0:
-            raise TableError(f"{where} is damaged: a page states no size.")
+            raise TableError(
+                f"{where} is damaged: a page states no size.",
+                hint="Make or copy it again.",
+            )
         if unpacked > MOST_PAGE:
             raise _too_much(where, unpacked, MOST_PAGE)
         # Of data pages (5) and those of version 2 (8), field 1 is the number of values.
@@ -77,7 +80,10 @@ def walk_pages(stream: BinaryIO, start: int, values: int, where: str) -> Iterato
         if isinstance(data, dict):
             count = max(0, _size(data.get(1)))
         elif 7 not in fields and 6 not in fields:  # no dictionary and no index either
-            raise TableError(f"{where} is damaged: a page is of no known kind.")
+            raise TableError(
+                f"{where} is damaged: a page is of no known kind.",
+                hint="Make or copy it again.",
+            )
         yield Page(count, unpacked, 7 in fields)
         seen += count
         start += length + packed
@@ -113,7 +119,8 @@ def check_pages(stream: BinaryIO, start: int, values: int, most: int, where: str
 def _too_much(where: str, claimed: int, most: int) -> TableError:
     return TableError(
         f"{where} has pages that claim to unpack to {claimed:,} bytes, far more than its"
-        f" file can hold (at most {most:,} are believed)."
+        f" file can hold (at most {most:,} are believed).",
+        hint="Make or copy it again.",
     )
 
 

@@ -152,9 +152,15 @@ def _from_json(path: Path, image_size: tuple[int, int]) -> Preprocess:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, RecursionError, ValueError) as exc:
-        raise CardError(f"{where} cannot be read: {exc}.") from exc
+        raise CardError(
+            f"{where} cannot be read: {exc}.",
+            hint="It must be JSON, as transformers and timm write it: an object.",
+        ) from exc
     if not isinstance(table, Mapping):
-        raise CardError(f"{where} is {table!r}; it must be a table.")
+        raise CardError(
+            f"{where} is {table!r}; it must be a table.",
+            hint="It must be JSON, as transformers and timm write it: an object.",
+        )
     return from_foreign(table, image_size, where)
 
 
@@ -166,7 +172,10 @@ def _from_card(path: Path) -> Preprocess:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8")).get("preprocess")
     except (OSError, RecursionError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
-        raise CardError(f"The card {str(path)!r} cannot be read: {exc}.") from exc
+        raise CardError(
+            f"The card {str(path)!r} cannot be read: {exc}.",
+            hint="A card is a TOML file; models/README.md explains each field.",
+        ) from exc
     if not isinstance(table, Mapping):
         raise CardError(f"{where} is {table!r}.", hint=PREPROCESS_HINT)
     try:
@@ -203,7 +212,10 @@ def from_metadata(metadata: Mapping[str, str], image_size: tuple[int, int]) -> P
         try:
             found = build(Preprocess, json.loads(metadata["preprocess"]), where)
         except (RecursionError, ValueError) as exc:
-            raise CardError(f"{where} cannot be read: {exc}") from exc
+            raise CardError(
+                f"{where} cannot be read: {exc}",
+                hint="State how its images were prepared with --preprocess.",
+            ) from exc
         check_preprocess(found, image_size, where)
         return found
     colours: dict[str, Any] = {"Rgb8": "rgb", "Bgr8": "bgr", "Gray8": "grey"}

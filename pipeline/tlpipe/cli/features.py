@@ -116,7 +116,10 @@ def _stated(backbone: str | None, more: dict[str, Any]) -> Any:
     given = [f"--{name.replace('_', '-')}" for name, value in more.items() if value is not None]
     as_backbone_options(more)
     if given:
-        raise OptionError(f"{' and '.join(given)} say something of a --backbone; none was named.")
+        raise OptionError(
+            f"{' and '.join(given)} say something of a --backbone; none was named.",
+            hint="Add --backbone NAME|FILE, or leave them out.",
+        )
     return None
 
 

@@ -270,7 +270,10 @@ def export_command(
         try:
             names = classes.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as exc:
-            raise OptionError(f"The file {str(classes)!r} cannot be read: {exc}.") from exc
+            raise OptionError(
+                f"The file {str(classes)!r} cannot be read: {exc}.",
+                hint="Give one class name per line, as UTF-8 text.",
+            ) from exc
     card = find_backbone(backbone, as_backbone_options(more))
     written = export_backbone(output, backbone=card, classes=names, overwrite=overwrite)
     said = f"Wrote {str(output)!r}: {len(written):,} classes."

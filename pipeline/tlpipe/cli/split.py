@@ -83,7 +83,9 @@ def split_command(
         given = [n for n in given if ctx.get_parameter_source(n) is not default]
         if given:
             named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            raise OptionError(f"--check writes nothing, so it takes no {named}.")
+            raise OptionError(
+                f"--check writes nothing, so it takes no {named}.", hint="Leave out either."
+            )
         show_report(check_splits(features))
         return
     show_split(split(features, output, options=SplitOptions(**options), overwrite=overwrite))

@@ -142,7 +142,10 @@ class _Builder:
 
     def weight(self, name: str) -> str:
         if name not in self._tensors:
-            raise WeightsError(f"The checkpoint has no tensor {name!r}: it is another network.")
+            raise WeightsError(
+                f"The checkpoint has no tensor {name!r}: it is another network.",
+                hint="Fetch the weights that the card names: tlpipe models pull BACKBONE.",
+            )
         self.initializers.setdefault(name, numpy_helper.from_array(self._tensors[name], name))
         return name
 
@@ -168,7 +171,8 @@ class _Builder:
         if found != expected:
             raise WeightsError(
                 f"The checkpoint's tensor {weight!r} has the shape {found}; expected was"
-                f" {expected}: it is another network."
+                f" {expected}: it is another network.",
+                hint="Fetch the weights that the card names: tlpipe models pull BACKBONE.",
             )
         before, after = same_padding(x.size, kernel, stride)
         y = self.add(

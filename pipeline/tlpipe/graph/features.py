@@ -64,7 +64,8 @@ class Feature:
         if len(shape) < 2 or shape[0] != batch or math.prod(shape) == 0:
             raise UndecidedError(
                 f"The tensor {tensor!r} has the shape {list(shape)}; an embedding must start with"
-                " the batch and hold a vector for each image."
+                " the batch and hold a vector for each image.",
+                hint="Name another tensor with --layer; 'tlpipe models inspect' lists them.",
             )
         return cls((tensor,), _pooling(shape), (shape,))
 

@@ -49,7 +49,10 @@ def load_model(path: Path) -> onnx.ModelProto:
     where = repr(str(path))
     mark = secrets.token_hex()  # no file can state it: so our own references are told from its
     if is_file(path) and not path.stat().st_size:  # it could not be mapped
-        raise BackboneError(f"{where} is no ONNX model: it is empty.")
+        raise BackboneError(
+            f"{where} is no ONNX model: it is empty.",
+            hint="Name an ONNX file (.onnx), or export or copy it again.",
+        )
     try:
         with (
             path.open("rb") as stream,
@@ -62,11 +65,20 @@ def load_model(path: Path) -> onnx.ModelProto:
         model = onnx.ModelProto()
         model.ParseFromString(content)
     except (OSError, DecodeError, ValueError) as exc:
-        raise BackboneError(f"{where} cannot be read as an ONNX model: {exc}.") from exc
+        raise BackboneError(
+            f"{where} cannot be read as an ONNX model: {exc}.",
+            hint="Name an ONNX file (.onnx), or export or copy it again.",
+        ) from exc
     if not model.graph.node:
-        raise BackboneError(f"{where} is no ONNX model: it holds no node.")
+        raise BackboneError(
+            f"{where} is no ONNX model: it holds no node.",
+            hint="Name an ONNX file (.onnx), or export or copy it again.",
+        )
     if (name := _no_text(model)) is not None:
-        raise BackboneError(f"{where} is damaged: the name {name!r} in it is no UTF-8.")
+        raise BackboneError(
+            f"{where} is damaged: the name {name!r} in it is no UTF-8.",
+            hint="Name an ONNX file (.onnx), or export or copy it again.",
+        )
     resolve(model, path, mark)
     return model
 
@@ -148,7 +160,10 @@ def check(model: onnx.ModelProto) -> None:
         reason = str(exc).strip().splitlines()[0]
         if "No Op registered" in reason:  # one of ONNX Runtime's own, listed as one of ONNX's
             return
-        raise BackboneError(f"The network is no valid ONNX: {reason}") from exc
+        raise BackboneError(
+            f"The network is no valid ONNX: {reason}",
+            hint="Export it again, with another version of the exporter.",
+        ) from exc
 
 
 def _split(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[TensorProto]]:

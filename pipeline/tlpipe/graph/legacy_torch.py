@@ -130,7 +130,10 @@ def read_state_dict(path: Path) -> dict[str, NDArray[Any]]:
         TypeError,
         ValueError,
     ) as exc:  # what the unpickler's documentation lists for malformed input
-        raise WeightsError(f"{str(path)!r} is no legacy PyTorch checkpoint: {exc}.") from exc
+        raise WeightsError(
+            f"{str(path)!r} is no legacy PyTorch checkpoint: {exc}.",
+            hint="Fetch it again from where the card says.",
+        ) from exc
 
 
 def _parse(data: bytes) -> dict[str, NDArray[Any]]:

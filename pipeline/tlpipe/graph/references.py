@@ -99,7 +99,8 @@ def payload_blocks(tensor: TensorProto) -> Iterator[bytes]:
     if left:
         raise BackboneError(
             f"The weights {tensor.name!r} can no longer be read from {facts['location']!r}:"
-            f" {reason}."
+            f" {reason}.",
+            hint="Bring the file back, and run the same command again.",
         )
 
 
@@ -175,7 +176,8 @@ def _checked(tensor: TensorProto, facts: Mapping[str, str], path: Path) -> dict[
     except (KeyError, ValueError, TypeError) as exc:
         raise BackboneError(
             f"{where}, with facts that make no sense: {dict(facts)}, type {tensor.data_type}, shape"
-            f" {list(tensor.dims)}."
+            f" {list(tensor.dims)}.",
+            hint="Export the network again.",
         ) from exc
     if size < 0:
         raise BackboneError(

@@ -64,7 +64,10 @@ def plan_folds(
         try:
             parted = check_cv(cv, labels, classifier=True).split(vectors, labels, groups)
         except ValueError as exc:
-            raise OptionError(f"cv cannot be used: {exc}") from exc
+            raise OptionError(
+                f"cv cannot be used: {exc}",
+                hint="Give a number of folds, a splitter of scikit-learn's, or pairs of rows.",
+            ) from exc
     together = np.arange(labels.size) if groups is None else groups
     pairs = [_sound(labels, together, train, held) for train, held in parted]
     return [(train, held) for train, held in pairs if held.size]
@@ -101,7 +104,10 @@ def _sound(labels: NDArray[np.int32], groups: Any, train: Any, held: Any) -> tup
     try:
         trains[train], holds[held] = True, True
     except IndexError as exc:
-        raise TrainingDataError(f"cv names rows that are not among the {labels.size}.") from exc
+        raise TrainingDataError(
+            f"cv names rows that are not among the {labels.size}.",
+            hint="Rows go by their numbers in X, from 0 on.",
+        ) from exc
     holds &= ~trains
     lacking = np.setdiff1d(np.unique(labels), labels[trains])
     moved = np.isin(groups, groups[np.isin(labels, lacking)])

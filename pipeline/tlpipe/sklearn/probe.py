@@ -115,7 +115,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
         if classes.size < 2:
             raise TrainingDataError(
                 f"All {labels.size} rows are of one class, {classes.tolist()[0]!r}; a classifier"
-                " needs at least two classes."
+                " needs at least two classes.",
+                hint="Add rows of another class.",
             )
         weights = None
         if self.class_weight is not None:

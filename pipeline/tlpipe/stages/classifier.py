@@ -180,5 +180,8 @@ def read_metadata(flat: Mapping[str, str], where: str) -> ClassifierInfo:
         if not info.fits(info.card()):
             raise RecordError(f"The preprocessing or fingerprint of {where} is not its card's.")
     except (RecursionError, ValueError) as exc:  # CardError and RecordError are ValueErrors
-        raise ClassifierError(f"{where} is damaged. {exc}") from exc
+        raise ClassifierError(
+            f"{where} is damaged. {exc}",
+            hint="Copy it from where it is whole, or train the head anew.",
+        ) from exc
     return info

@@ -103,7 +103,10 @@ def form_of(classifier: Classifier, columns: Columns) -> Form:
     form = Form(classes, columns, classifier.info.multilabel)
     twice = [name for name, count in Counter(form.header()).items() if count > 1]
     if twice:
-        raise OptionError(f"The predictions would have several columns of the names {twice}.")
+        raise OptionError(
+            f"The predictions would have several columns of the names {twice}.",
+            hint="Rename the columns of the manifest, or leave them out of --columns.",
+        )
     return form
 
 

@@ -66,7 +66,10 @@ class Costs:
         arithmetic = parsed_arithmetic(header.precision)
         card = header.card(where)
         if arithmetic is None:
-            raise FeatureFileError(f"{where} was made at {header.precision!r}, which is unknown.")
+            raise FeatureFileError(
+                f"{where} was made at {header.precision!r}, which is unknown.",
+                hint="Update tlpipe, or embed the images again.",
+            )
         calibration = read_calibration(header.calibration, where)
         if calibration is None:
             path = prepared_file(card, open_graph)

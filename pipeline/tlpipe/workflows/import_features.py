@@ -125,7 +125,8 @@ def import_features(
     if backbone is not None and declare is not None:
         raise OptionError(
             "The vectors were made by a backbone of tlpipe's (--backbone) or elsewhere (--declare),"
-            " not both."
+            " not both.",
+            hint="Leave one of them out.",
         )
     with closing(open_table(table)) as opened:
         note = None if opened.note is None else read_note(opened.note, opened.where)
@@ -140,7 +141,9 @@ def import_features(
                     _check_keys(block.keys, met, opened.where)
                     writer.add(_rows(block, opened.where))
                 if not writer.summary.count:
-                    raise TableError(f"{opened.where} has no rows.")
+                    raise TableError(
+                        f"{opened.where} has no rows.", hint="Export the vectors again."
+                    )
                 for key, reject in rejects:
                     writer.reject(key, reject)
             Parts(output).remove()
@@ -188,7 +191,8 @@ def _header(
     if card.output.dim != table.dim:
         raise TableError(
             f"{table.where} has vectors of {table.dim:,} numbers; the backbone {card.name!r} gives"
-            f" {card.output.dim:,}."
+            f" {card.output.dim:,}.",
+            hint="Name the backbone that made them, or declare what did: --declare TEXT.",
         )
     return header, card.name
 
@@ -208,7 +212,8 @@ def _of_backbone(card: Card, path: Path) -> FeatureHeader:
 def _declared(text: str, path: Path) -> FeatureHeader:
     if not text.strip() or "\0" in text:
         raise OptionError(
-            f"What made the vectors is declared as {text!r}; it must be a text that names it."
+            f"What made the vectors is declared as {text!r}; it must be a text that names it.",
+            hint="For example --declare 'CLIP ViT-B/32'.",
         )
     text = printable(text)
     backbone, fingerprint = declared_backbone(text)

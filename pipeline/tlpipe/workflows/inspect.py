@@ -214,7 +214,10 @@ def _predictions(path: Path) -> Inspection:
             hint="Predictions are what 'tlpipe classify' writes.",
         ) from exc
     if path.suffix.lower() == ".jsonl" and not statuses:
-        raise UnknownFileError(f"{str(path)!r} is empty.")
+        raise UnknownFileError(
+            f"{str(path)!r} is empty.",
+            hint="Name a feature file, a classifier, predictions, a report or a run record.",
+        )
     return Inspection(
         "predictions",
         {
@@ -242,10 +245,16 @@ def _report(path: Path) -> Inspection:
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
     except (RecursionError, ValueError) as exc:
-        raise UnknownFileError(f"{str(path)!r} is no JSON text: {exc}.") from exc
+        raise UnknownFileError(
+            f"{str(path)!r} is no JSON text: {exc}.",
+            hint="Name a feature file, a classifier, predictions, a report or a run record.",
+        ) from exc
     kind = _REPORTS.get(str(report.get("format"))) if isinstance(report, dict) else None
     if kind is None:
-        raise UnknownFileError(f"{str(path)!r} is no report of tlpipe's.")
+        raise UnknownFileError(
+            f"{str(path)!r} is no report of tlpipe's.",
+            hint="Name a feature file, a classifier, predictions, a report or a run record.",
+        )
     facts = {k: v for k, v in report.items() if k not in ("format", "format_version")}
     return Inspection(kind, facts)
 

@@ -46,7 +46,10 @@ class SplitOptions:
         if type(self.seed) is not int or self.seed < 0:
             raise OptionError(f"The seed is {self.seed!r}; it must be an int of at least 0.")
         if self.group_pattern is not None and self.groups is not None:
-            raise OptionError("Groups come from a pattern or from a file, not from both.")
+            raise OptionError(
+                "Groups come from a pattern or from a file, not from both.",
+                hint="Leave one of them out.",
+            )
         if self.group_pattern is not None:
             try:
                 re.compile(self.group_pattern)

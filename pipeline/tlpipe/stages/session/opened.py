@@ -32,7 +32,10 @@ class Outputs:
         """
         missing = [name for name in outputs if name not in self._outputs]
         if missing:
-            raise BackboneError(f"The network has no outputs {missing}, but {self._outputs}.")
+            raise BackboneError(
+                f"The network has no outputs {missing}, but {self._outputs}.",
+                hint="Correct the names under [output] in the backbone's card.",
+            )
         chosen = copy.copy(self)
         chosen._outputs = outputs
         return chosen

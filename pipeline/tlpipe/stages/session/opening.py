@@ -48,7 +48,10 @@ def open_session(model: Path | bytes, providers: list[Any]) -> onnxruntime.Infer
         return session
     except Exception as exc:  # ONNX Runtime's exceptions have no common base
         name = "The network" if isinstance(model, bytes) else f"{str(model)!r}"
-        raise BackboneError(f"{name} cannot be opened by ONNX Runtime: {exc}") from exc
+        raise BackboneError(
+            f"{name} cannot be opened by ONNX Runtime: {exc}",
+            hint="Export it again for this ONNX Runtime ('tlpipe doctor' names its version).",
+        ) from exc
 
 
 def placement(session: Any) -> Counter[str]:

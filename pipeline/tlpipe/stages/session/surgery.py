@@ -24,7 +24,10 @@ class _OpenedGraph:
         try:
             values: list[Any] = self._session.run(list(outputs), dict(feeds))
         except Exception as exc:  # ONNX Runtime's exceptions have no common base
-            raise BackboneError(f"The network cannot be run: {exc}") from exc
+            raise BackboneError(
+                f"The network cannot be run: {exc}",
+                hint="Export it again for this ONNX Runtime ('tlpipe doctor' names its version).",
+            ) from exc
         return values
 
 
@@ -66,5 +69,8 @@ def open_graph(content: bytes, folder: str, *, optimised: bool = False) -> RunGr
             content, options, providers=[CPU], disabled_optimizers=WRONG_OPTIMIZERS
         )
     except Exception as exc:  # ONNX Runtime's exceptions have no common base
-        raise BackboneError(f"The network cannot be opened by ONNX Runtime: {exc}") from exc
+        raise BackboneError(
+            f"The network cannot be opened by ONNX Runtime: {exc}",
+            hint="Export it again for this ONNX Runtime ('tlpipe doctor' names its version).",
+        ) from exc
     return _OpenedGraph(session)

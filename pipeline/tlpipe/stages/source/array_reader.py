@@ -208,7 +208,10 @@ def check_rasters(rasters: Rasters, where: str) -> None:
     expected = rasters.skip + rasters.count * rasters.image_bytes
     shape = f"{rasters.count:,} images of {rasters.height} x {rasters.width}"
     if not rasters.count or not rasters.image_bytes:
-        raise SourceError(f"{where} holds no image: it states {shape}.")
+        raise SourceError(
+            f"{where} holds no image: it states {shape}.",
+            hint="Leave it out, or save it with images in it.",
+        )
     if rasters.piece.size != expected:
         raise SourceError(
             f"{where} states {shape}, which take {expected:,} bytes with their header; it has"

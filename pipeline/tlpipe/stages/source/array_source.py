@@ -113,7 +113,10 @@ def array_source(
                 hint="Run the same command when nothing writes to it any more.",
             ) from exc
         except PackedError as exc:
-            raise SourceError(f"A file of the source {name!r} {exc}.") from exc
+            raise SourceError(
+                f"A file of the source {name!r} {exc}.",
+                hint="It was cut, or is damaged: make or copy it again.",
+            ) from exc
         except OSError as exc:
             raise unreadable_source(name, exc) from exc
 
@@ -186,9 +189,15 @@ def class_names(path: Path) -> list[str]:
             content = stream.read(_MOST_NAMES_BYTES + 1)
         lines = content.decode("utf-8-sig").rstrip().splitlines()
     except OSError as exc:
-        raise SourceError(f"{where} cannot be read: {exc.strerror}.") from exc
+        raise SourceError(
+            f"{where} cannot be read: {exc.strerror}.",
+            hint="Correct its permissions, or move it away: then the numbers are the classes.",
+        ) from exc
     except UnicodeDecodeError as exc:
-        raise SourceError(f"{where} is no UTF-8 text: {exc}.") from exc
+        raise SourceError(
+            f"{where} is no UTF-8 text: {exc}.",
+            hint="Save it in UTF-8, or move it away: then the numbers are the classes.",
+        ) from exc
     names = [line.strip() for line in lines]
     bad = next((name for name in names if not name or not name.isprintable()), None)
     twice = sorted({name for name in names if names.count(name) > 1}) if len(names) < 10_000 else []

@@ -171,7 +171,8 @@ def _labels(path: Path, number: int, names: list[str] | None) -> Labels:
     if code is None or len(header.shape) != 1:
         raise SourceError(
             f"{where} should hold labels: integers of the shape (N,). It has the type"
-            f" {header.kind:#04x} and the shape {header.shape}."
+            f" {header.kind:#04x} and the shape {header.shape}.",
+            hint="Move it away, and the images have no labels; or make it again.",
         )
     width = array(code).itemsize
     if header.size != 8 + width * header.shape[0]:
@@ -201,7 +202,10 @@ def _header(path: Path, where: str) -> _Header:
                 start = stream.read(20)
         size = path.stat().st_size
     except (OSError, EOFError, zlib.error) as exc:
-        raise SourceError(f"{where} cannot be read: {exc}.") from exc
+        raise SourceError(
+            f"{where} cannot be read: {exc}.",
+            hint="It was cut, or is damaged: make or copy it again.",
+        ) from exc
     axes = start[3] if len(start) > 3 else 0
     if start[:2] != b"\0\0" or not 1 <= axes <= 4 or len(start) < 4 + 4 * axes:
         raise SourceError(

@@ -117,7 +117,10 @@ class _Lines:
                     while chunk := self._stream.read(_CHUNK_BYTES):
                         spool.add(chunk)
                 except (OSError, ValueError) as exc:  # ValueError: it was closed
-                    raise SourceError(f"Standard input cannot be read: {exc}.") from exc
+                    raise SourceError(
+                        f"Standard input cannot be read: {exc}.",
+                        hint="Run the same command again, with a list that comes to its end.",
+                    ) from exc
                 self._spool = spool
             return self._spool
 

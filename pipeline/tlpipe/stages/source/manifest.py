@@ -66,7 +66,10 @@ def open_manifest(path: Path, allowed: Sequence[str], open_rows: OpenRows) -> So
             names = _names(rows, columns)
             gone = [name for name in asked.columns if name not in names]
             if gone:
-                raise SourceError(f"{where} has no columns {brief.repr(gone)} any more.")
+                raise SourceError(
+                    f"{where} has no columns {brief.repr(gone)} any more.",
+                    hint="Bring them back, or do not ask for them.",
+                )
             more = [columns.more[names.index(name)] for name in asked.columns]
             unused = asked.unused(names)
             if unused:
@@ -135,7 +138,10 @@ class Manifest:
         check_text(batch, where)
         keys = [path.strip() for path in batch.paths]
         if not all(keys):
-            raise SourceError(f"{where}, {batch.where(keys.index(''))} has an empty path.")
+            raise SourceError(
+                f"{where}, {batch.where(keys.index(''))} has an empty path.",
+                hint="Each row needs the path or the address of an image.",
+            )
         folder, places = self._folder, self._places
         try:
             found: list[str | Address] = []

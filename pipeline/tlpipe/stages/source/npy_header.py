@@ -44,15 +44,24 @@ def npz_members(pieces: Pieces, where: str) -> dict[str, Piece]:
     walk = ZipWalk(pieces.files, 0, where, Survey(""), most_bytes=1 << 62)
     for number, (name, place) in enumerate(walk.members()):
         if number >= _MOST_MEMBERS:
-            raise SourceError(f"{where} holds more than {_MOST_MEMBERS:,} arrays.")
+            raise SourceError(
+                f"{where} holds more than {_MOST_MEMBERS:,} arrays.",
+                hint="Save the images as one array.",
+            )
         if not name.endswith(".npy"):
             continue
         plain = name.removesuffix(".npy")
         if not isinstance(place, Packed):
             detail = getattr(place, "detail", "")
-            raise SourceError(f"{where}, array {plain[:200]!r}, cannot be read. {detail}")
+            raise SourceError(
+                f"{where}, array {plain[:200]!r}, cannot be read. {detail}",
+                hint="Save it with numpy.savez or numpy.savez_compressed.",
+            )
         if plain in members:
-            raise SourceError(f"{where} holds two arrays of the name {plain[:200]!r}.")
+            raise SourceError(
+                f"{where} holds two arrays of the name {plain[:200]!r}.",
+                hint="Give each array a name of its own.",
+            )
         members[plain] = _piece(pieces, place, f"{where}, array {plain[:200]!r},")
     return members
 
@@ -60,11 +69,17 @@ def npz_members(pieces: Pieces, where: str) -> dict[str, Piece]:
 def _piece(pieces: Pieces, place: Packed, where: str) -> Piece:
     local = pieces.files.read(0, place.offset, LOCAL_HEADER.size, place.stamp)
     if len(local) < LOCAL_HEADER.size or not local.startswith(b"PK\3\4"):
-        raise SourceError(f"{where} does not begin where the archive's directory says.")
+        raise SourceError(
+            f"{where} does not begin where the archive's directory says.",
+            hint="It was cut, or is damaged: make or copy it again.",
+        )
     name_size, extra_size = LOCAL_HEADER.unpack(local)[-2:]
     start = place.offset + LOCAL_HEADER.size + name_size + extra_size
     if start + place.packed_size > place.stamp[0]:
-        raise SourceError(f"{where} reaches beyond the end of the archive.")
+        raise SourceError(
+            f"{where} reaches beyond the end of the archive.",
+            hint="It was cut, or is damaged: make or copy it again.",
+        )
     if place.method == STORED:
         return Piece(0, start, place.size)
     return Piece(0, start, place.size, "deflate", place.packed_size, place.crc)
@@ -82,7 +97,9 @@ def stored(pieces: Pieces, piece: Piece, where: str) -> Stored:
     try:
         start = pieces.start(piece, _MOST_HEADER + 12, stamp)
     except PackedError as exc:
-        raise SourceError(f"{where} {exc}.") from exc
+        raise SourceError(
+            f"{where} {exc}.", hint="It was cut, or is damaged: make or copy it again."
+        ) from exc
     skip, shape, fortran, dtype = _header(start, where)
     if dtype.hasobject or dtype.names or dtype.subdtype or dtype.itemsize < 1:
         raise SourceError(
@@ -115,13 +132,17 @@ def _header(start: bytes, where: str) -> tuple[int, tuple[int, ...], bool, Any]:
     version = tuple(start[6:8])
     if start[:6] != b"\x93NUMPY" or version not in ((1, 0), (2, 0)):
         raise SourceError(
-            f"{where} is no NumPy array of version 1.0 or 2.0: it begins with {start[:8]!r}."
+            f"{where} is no NumPy array of version 1.0 or 2.0: it begins with {start[:8]!r}.",
+            hint="Save it with numpy.save, or numpy.savez.",
         )
     layout = struct.Struct("<H" if version == (1, 0) else "<I")
     begin = 8 + layout.size
     (length,) = layout.unpack(start[8:begin].ljust(layout.size, b"\0"))
     if length > _MOST_HEADER or begin + length > len(start):
-        raise SourceError(f"{where} has a header of {length:,} bytes; {_MOST_HEADER:,} are read.")
+        raise SourceError(
+            f"{where} has a header of {length:,} bytes; {_MOST_HEADER:,} are read.",
+            hint="Save a plain array with numpy.save.",
+        )
     parse = (
         np.lib.format.read_array_header_1_0
         if version == (1, 0)
@@ -134,7 +155,13 @@ def _header(start: bytes, where: str) -> tuple[int, tuple[int, ...], bool, Any]:
     except Exception as exc:
         # NumPy's parser raises whatever ast and tokenize meet (ValueError, TokenError,
         # RecursionError ...): whatever it is, it is the header's fault.
-        raise SourceError(f"{where} has a damaged header: {str(exc)[:200]}") from exc
+        raise SourceError(
+            f"{where} has a damaged header: {str(exc)[:200]}",
+            hint="It was cut, or is damaged: make or copy it again.",
+        ) from exc
     if any(length < 0 for length in shape):
-        raise SourceError(f"{where} states the shape {shape}.")
+        raise SourceError(
+            f"{where} states the shape {shape}.",
+            hint="It was cut, or is damaged: make or copy it again.",
+        )
     return begin + length, shape, fortran, dtype

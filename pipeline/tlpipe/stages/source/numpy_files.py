@@ -82,7 +82,8 @@ def _source(path: Path, pieces: Pieces, opened: Callable[[], list[ArraySet]]) ->
         return array_source(str(path), pieces, opened(), kind, os.path.abspath(path))  # noqa: PTH100
     except (ChangedError, PackedError) as exc:
         raise SourceError(
-            f"The source {str(path)!r} {exc or 'changed while it was opened'}."
+            f"The source {str(path)!r} {exc or 'changed while it was opened'}.",
+            hint="Make or copy it again, and run the same command when nothing writes to it.",
         ) from exc
     except OSError as exc:
         raise unreadable_source(str(path), exc) from exc
@@ -214,11 +215,15 @@ def _class_names(pieces: Pieces, found: Stored) -> list[str]:
     if found.dtype.kind not in "US" or len(found.shape) != 1 or found.shape[0] > _MOST_CLASSES:
         raise SourceError(
             f"{found.where} has the type {str(found.dtype)[:100]} and the shape {found.shape};"
-            " names of classes are texts of the shape (K,)."
+            " names of classes are texts of the shape (K,).",
+            hint="Save numpy.array(names).",
         )
     size = found.shape[0] * found.dtype.itemsize
     stamp = pieces.files.stamp(found.piece.file)
     names = [str(v) for v in _values(pieces.read(found.piece, found.skip, size, stamp), found)]
     if len(set(names)) < len(names) or any(not name.strip() for name in names):
-        raise SourceError(f"{found.where} names a class twice, or with an empty name.")
+        raise SourceError(
+            f"{found.where} names a class twice, or with an empty name.",
+            hint="Give each class a name of its own, in the order of the numbers.",
+        )
     return names

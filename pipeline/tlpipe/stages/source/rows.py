@@ -178,9 +178,13 @@ def check_text(batch: RowBatch, where: str) -> None:
             continue
         for row, value in enumerate(column):
             if value and "\0" in value:
-                raise SourceError(f"{where}, {batch.where(row)} holds a NUL character.")
+                raise SourceError(
+                    f"{where}, {batch.where(row)} holds a NUL character.",
+                    hint="Correct it, or make the file again.",
+                )
             if value and not is_utf8(value):
                 raise SourceError(
                     f"{where}, {batch.where(row)} holds half a character (a lone surrogate):"
-                    f" {brief.repr(value)}."
+                    f" {brief.repr(value)}.",
+                    hint="Correct it, or make the file again.",
                 )

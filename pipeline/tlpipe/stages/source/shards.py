@@ -62,7 +62,8 @@ def expanded(pattern: str) -> list[str]:
         paths.update(dict.fromkeys(sorted(glob.glob(name)) if is_pattern(name) else [name]))  # noqa: PTH207
         if len(paths) > _MOST_SHARDS:
             raise SourceError(
-                f"The source {pattern!r} stands for more than {_MOST_SHARDS:,} files."
+                f"The source {pattern!r} stands for more than {_MOST_SHARDS:,} files.",
+                hint="Name fewer with a narrower pattern.",
             )
     if not paths:
         raise SourceError(

@@ -145,7 +145,10 @@ def _filesystem(server: str, scheme: str, url: str) -> Any:
             f"Addresses of the kind {scheme}:// cannot be read: {exc}.", hint=hint
         ) from exc
     except Exception as exc:  # a wrong setting of fsspec or of the store
-        raise SourceError(f"{server} cannot be opened: {_text(exc)}.") from exc
+        raise SourceError(
+            f"{server} cannot be opened: {_text(exc)}.",
+            hint="Correct the settings of fsspec (FSSPEC_* variables, its files) and of the store.",
+        ) from exc
 
 
 def _failure(exc: Exception) -> StoreFailure:

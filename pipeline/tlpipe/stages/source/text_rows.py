@@ -61,7 +61,8 @@ class TextRows:
             at = next(at for at, row in enumerate(rows) if len(row) <= last)
             raise SourceError(
                 f"{self._where}, line {numbers[at]} has only {len(rows[at])} values:"
-                f" {brief.repr(rows[at])}."
+                f" {brief.repr(rows[at])}.",
+                hint="Give each row a value for each column that the first line names.",
             )
         labels: list[str | None] = [None] * len(rows)
         if label is not None:
@@ -94,7 +95,10 @@ def check_regular(path: Path, where: str) -> None:
     SourceError
     """
     if not is_file(path):
-        raise SourceError(f"{where} is no regular file any more.")
+        raise SourceError(
+            f"{where} is no regular file any more.",
+            hint="Bring the file back, and run the same command again.",
+        )
 
 
 def unreadable(path: Path, where: str, exc: Exception, line: int | None, must: str) -> SourceError:

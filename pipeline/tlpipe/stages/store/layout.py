@@ -162,7 +162,9 @@ class FeatureHeader:
         except (ArithmeticError, CardError, LookupError, RecursionError, ValueError) as exc:
             text = str(exc)
             short = text if len(text) < 1000 else f"{text[:1000]}..."
-            raise FeatureFileError(f"{where} is damaged: {short}") from exc
+            raise FeatureFileError(
+                f"{where} is damaged: {short}", hint="Embed the images again."
+            ) from exc
 
 
 def declared_backbone(text: str) -> tuple[str, str]:

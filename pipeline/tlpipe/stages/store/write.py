@@ -262,7 +262,8 @@ class FeatureWriter:
         if not summary.count:
             raise FeatureFileError(
                 f"None of the {summary.rejects.total()} images could be embedded"
-                f" ({counted(summary.rejects)}); nothing was written."
+                f" ({counted(summary.rejects)}); nothing was written.",
+                hint="Correct what the reasons say, and run the same command again.",
             )
         classes = summary.classes = sorted(name for name in self._class_ids if name is not None)
         final = np.full(len(classes) + 1, -1, np.int32)  # the last entry serves label -1

@@ -93,7 +93,10 @@ def foreign_errors(where: str) -> Iterator[None]:
     ) as exc:
         text = " ".join(str(exc).split())
         said = text if len(text) <= 300 else f"{text[:300]}..."
-        raise TableError(f"{where} cannot be read: {type(exc).__name__}: {said}") from exc
+        raise TableError(
+            f"{where} cannot be read: {type(exc).__name__}: {said}",
+            hint="It was cut, or is damaged: make or copy it again.",
+        ) from exc
 
 
 def find_columns(names: Iterable[str], where: str) -> dict[str, str]:
@@ -184,7 +187,8 @@ def digests_of(texts: Iterable[str | None], where: str) -> NDArray[np.uint8]:
         if len(digest) != 32:
             raise TableError(
                 f"{where} has the content_sha256 {brief.repr(text)}; 64 hexadecimal digits are"
-                " right."
+                " right.",
+                hint="Write it like sha256sum, or leave the column out.",
             )
         found.append(digest)
     return np.frombuffer(b"".join(found), np.uint8).reshape(-1, 32)

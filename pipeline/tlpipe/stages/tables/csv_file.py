@@ -45,7 +45,8 @@ COLUMNS = ["key", "label", "split", "group", "content_sha256", "size_bytes", "mt
 
 def _too_long(where: str, line: int) -> TableError:
     return TableError(
-        f"{where}, line {line}: the row has more than {MOST_CHARACTERS:,} characters."
+        f"{where}, line {line}: the row has more than {MOST_CHARACTERS:,} characters.",
+        hint="Write it with fewer; a quote that is not closed makes one row of many.",
     )
 
 
@@ -61,11 +62,15 @@ def _rows(path: Path, where: str) -> Generator[tuple[int, list[str]], None, None
                 except StopIteration:
                     return
                 except csv.Error as exc:
-                    raise TableError(f"{where}, line {rows.line_num}: {exc}.") from exc
+                    raise TableError(
+                        f"{where}, line {rows.line_num}: {exc}.",
+                        hint="Write the table as CSV in UTF-8.",
+                    ) from exc
             if len(row) > MOST_COLUMNS:
                 raise TableError(
                     f"{where}, line {rows.line_num}, has {len(row):,} columns; at most"
-                    f" {MOST_COLUMNS:,} are read."
+                    f" {MOST_COLUMNS:,} are read.",
+                    hint="Write it with fewer.",
                 )
             if row:
                 yield rows.line_num, row
@@ -101,7 +106,8 @@ def read_pairs(path: Path, column: str) -> Iterator[tuple[str, str]]:
 def _uneven(where: str, line: int, row: list[str], count: int) -> TableError:
     return TableError(
         f"{where}, line {line}, has {len(row):,} values; the first line names {count:,}"
-        f" columns: {brief.repr(row)}."
+        f" columns: {brief.repr(row)}.",
+        hint="Give each row as many; quote values that hold a comma.",
     )
 
 

@@ -116,7 +116,10 @@ class NpzTable(Table):
         info = self._zip.getinfo(f"{name}.npy")
         what = f"{self.where}, array {brief.repr(name)},"
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise TableError(f"{what} is packed by method {info.compress_type}, not deflated.")
+            raise TableError(
+                f"{what} is packed by method {info.compress_type}, not deflated.",
+                hint="Save it with numpy.savez or numpy.savez_compressed.",
+            )
         if info.file_size > self._most:
             raise TableError(
                 f"{what} claims to unpack to {info.file_size:,} bytes, far more than its file can"
@@ -137,7 +140,8 @@ class NpzTable(Table):
         if size != info.file_size - start:
             raise TableError(
                 f"{what} claims the shape {brief.repr(shape)} of {dtype}, {size:,} bytes, and has"
-                f" {info.file_size - start:,}."
+                f" {info.file_size - start:,}.",
+                hint="It was cut, or is damaged: make or copy it again.",
             )
         if fortran and len(shape) > 1:
             raise TableError(
@@ -201,7 +205,10 @@ class NpzTable(Table):
         if digests is not None and digests.dtype.kind == "U":
             digests = digests_of(digests.tolist(), self.where)
         elif digests is not None and digests.dtype != np.uint8:
-            raise TableError(f"{self.where} has content_sha256 as {digests.dtype}, not uint8.")
+            raise TableError(
+                f"{self.where} has content_sha256 as {digests.dtype}, not uint8.",
+                hint="Save it as uint8 of the shape (N, 32), or as texts of 64 hexadecimal digits.",
+            )
         return TableBlock(
             keys=values["keys"].tolist(),
             vectors=float32(values["vectors"], first, self.where),
@@ -221,7 +228,10 @@ class NpzTable(Table):
         if names is None:
             return [str(number) if number >= 0 else None for number in values.tolist()]
         if values.size and not -1 <= values.min() <= values.max() < len(names):
-            raise TableError(f"{self.where} has labels that point beyond its {len(names)} classes.")
+            raise TableError(
+                f"{self.where} has labels that point beyond its {len(names)} classes.",
+                hint="Name all classes in 'classes', in the order of their numbers.",
+            )
         return [names[number] or None if number >= 0 else None for number in values.tolist()]
 
     def _splits(self, values: NDArray[Any] | None, rows: int) -> NDArray[np.int8]:
@@ -260,11 +270,16 @@ def _array_header(stream: IO[bytes], what: str) -> tuple[tuple[int, ...], bool, 
     magic = stream.read(8)
     version = tuple(magic[6:])
     if magic[:6] != b"\x93NUMPY" or version not in ((1, 0), (2, 0)):
-        raise TableError(f"{what} is no NumPy array of version 1.0 or 2.0.")
+        raise TableError(
+            f"{what} is no NumPy array of version 1.0 or 2.0.", hint="Save it with numpy.savez."
+        )
     field = stream.read(2 if version == (1, 0) else 4)
     (length,) = struct.unpack("<H" if version == (1, 0) else "<I", field)
     if length > _MOST_HEADER:
-        raise TableError(f"{what} has a header of {length:,} bytes; {_MOST_HEADER:,} are read.")
+        raise TableError(
+            f"{what} has a header of {length:,} bytes; {_MOST_HEADER:,} are read.",
+            hint="Save plain arrays with numpy.savez.",
+        )
     content = io.BytesIO(field + stream.read(length))
     parse = (
         np.lib.format.read_array_header_1_0
@@ -273,5 +288,8 @@ def _array_header(stream: IO[bytes], what: str) -> tuple[tuple[int, ...], bool, 
     )
     shape, fortran, dtype = parse(content, max_header_size=_MOST_HEADER)
     if any(length < 0 for length in shape):
-        raise TableError(f"{what} has the shape {brief.repr(shape)}.")
+        raise TableError(
+            f"{what} has the shape {brief.repr(shape)}.",
+            hint="It was cut, or is damaged: make or copy it again.",
+        )
     return shape, fortran, dtype, 8 + len(field) + length

@@ -101,7 +101,8 @@ class ParquetTable(Table):
             if claimed > most:
                 raise TableError(
                     f"{self.where} claims to hold {claimed:,} bytes, far more than its file can"
-                    f" (at most {most:,} are believed)."
+                    f" (at most {most:,} are believed).",
+                    hint="It was cut, or is damaged: make or copy it again.",
                 )
 
     def _check_pages(self, path: Path, most: int) -> None:
@@ -162,7 +163,8 @@ class ParquetTable(Table):
         if column.null_count or column.values.null_count:
             raise TableError(
                 f"{self.where} lacks vectors, or numbers of vectors (null), among the rows"
-                f" {first:,} to {first + len(column) - 1:,}."
+                f" {first:,} to {first + len(column) - 1:,}.",
+                hint="Leave out what has no usable vector.",
             )
         numbers: NDArray[Any] = column.flatten().to_numpy(zero_copy_only=False)
         lengths = column.value_lengths().to_numpy(zero_copy_only=False)
@@ -188,7 +190,8 @@ def _texts(column: Any, where: str) -> list[str | None]:
         longest = pc.max(pc.binary_length(texts)).as_py() or 0
         if longest > MOST_TEXT:
             raise TableError(
-                f"{where} has a text of {longest:,} bytes; at most {MOST_TEXT:,} are read."
+                f"{where} has a text of {longest:,} bytes; at most {MOST_TEXT:,} are read.",
+                hint="Shorten it.",
             )
     return [None if value is None else str(value) for value in column.to_pylist()]
 

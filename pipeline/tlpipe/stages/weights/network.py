@@ -57,12 +57,14 @@ def full_network(card: Card) -> onnx.ModelProto:
     else:
         raise WeightsError(
             f"The card of {card.name!r} names the architecture {card.weights.architecture!r};"
-            f" tlpipe can build {sorted(builders)}."
+            f" tlpipe can build {sorted(builders)}.",
+            hint="Update tlpipe, or take an ONNX file as the backbone.",
         )
     if card.weights.digest and (digest := weights_digest(model)) != card.weights.digest:
         raise WeightsError(
             f"The tensors of {card.name!r} have the digest {digest}; its card states"
-            f" {card.weights.digest}."
+            f" {card.weights.digest}.",
+            hint="Fetch the card's own file (tlpipe models pull BACKBONE), or correct the card.",
         )
     return model
 

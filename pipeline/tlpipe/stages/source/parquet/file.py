@@ -148,7 +148,10 @@ class TableFile:
         with self._path.open("rb", buffering=0) as stream:
             found = os.fstat(stream.fileno())
             if (found.st_size, found.st_mtime_ns) != self.stat:
-                raise SourceError(f"{self.where} changed while it was read.")
+                raise SourceError(
+                    f"{self.where} changed while it was read.",
+                    hint="Run the same command when nothing writes to it any more.",
+                )
             yield from pages_of(stream, chunk, f"{self.where}, row group {group}")
 
     def pages(self, group: int, leaf: str) -> list[Page]:
@@ -193,7 +196,7 @@ def errors(where: str) -> Iterator[None]:
     try:
         yield
     except TableError as exc:  # from the guard, which two stages share
-        raise SourceError(str(exc)) from exc
+        raise SourceError(exc.message, hint=exc.hint) from exc
     except TlpipeError:
         raise
     except (

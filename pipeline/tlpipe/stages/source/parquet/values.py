@@ -63,7 +63,9 @@ def labels(
     if is_list(array.type):
         flat = array.flatten()
         if _check_lengths(flat, where) * len(flat) > _MOST_IN_LISTS:
-            raise SourceError(f"{where}, {at(0)}, and rows behind it have too long labels.")
+            raise SourceError(
+                f"{where}, {at(0)}, and rows behind it have too long labels.", hint="Shorten them."
+            )
     numbers = is_list(array.type) and not is_text(array.type.value_type)
     known: dict[Any, str | None] = {}
     found: list[str | None] = []
@@ -106,7 +108,8 @@ def _check_lengths(array: Any, where: str) -> int:
     longest = int(pc.max(pc.binary_length(values)).as_py() or 0)
     if longest > MOST_CHARACTERS:
         raise SourceError(
-            f"{where} has a text of {longest:,} bytes; at most {MOST_CHARACTERS:,} are read."
+            f"{where} has a text of {longest:,} bytes; at most {MOST_CHARACTERS:,} are read.",
+            hint="Shorten it, or leave the column out.",
         )
     return longest
 

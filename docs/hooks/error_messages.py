@@ -1,9 +1,8 @@
-"""Writes errors.md: exit codes, classes of errors, their messages, and the reasons of rejects.
+"""The generated parts of the page of errors: exit codes, messages, reasons of rejects.
 
-``python docs/make_errors.py`` writes the page beside this file; ``--check`` says whether it is
-what the code gives, and changes nothing. Messages and hints come from the code
-(``error_sites.py``), what a class and a reason mean from where they are defined. Owns the words
-that stand nowhere else: when a class comes up, and what to do then.
+Messages and hints come from the code (``error_sites.py``), what a class and a reason mean from
+where they are defined. Owns the words that stand nowhere else: when a class comes up, and what to
+do then.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from error_sites import Site, inner_reasons, sites
 
 from tlpipe import errors, types
 from tlpipe.cli.main import cli
-from tlpipe.errors import TlpipeError
+from tlpipe.errors import SourceError, TlpipeError
 from tlpipe.stages.source.tar_list import NotAnArchiveError
 
 PAGE = Path(__file__).parent / "errors.md"
@@ -146,22 +145,6 @@ CURES = {
     "crashed": "Look at the image alone, and at the memory of the cluster's nodes.",
 }
 
-_HEAD = """\
-<!-- Written by docs/make_errors.py from the code: change that, not this page. -->
-
-# Errors and exit codes
-
-A command that fails says on standard error what is wrong, with the value shown, and on a second
-line (`Hint:`) what to do. Search this page for the words of a message. `{words in braces}` stand
-for values; of `(one / another)` one stands in the message; what is in `[brackets]` may be missing.
-
-- `tlpipe --debug COMMAND ...` shows the traceback as well.
-- `tlpipe --log-format json COMMAND ...` gives each error as one JSON object: `type` (its class),
-  `message`, `hint`, `exit_code`.
-- In Python all are classes of `tlpipe.errors`, below `TlpipeError`, with `.message`, `.hint` and
-  `.exit_code`; each also derives from the standard exception that fits.
-"""
-
 _EXIT_CODES = {
     "0": "Done.",
     "1": "An error: one of the classes below, or of the system's. Outputs that were not finished "
@@ -173,11 +156,6 @@ _EXIT_CODES = {
     "128 + n": "Stopped by signal n: 143 for SIGTERM, 129 for SIGHUP. 137 (SIGKILL) is the "
     "system's own, often when memory ran out.",
 }
-
-_DETAIL = """\
-These words stand inside a message above (as its reason), in a line of a job's mistakes, or in the
-detail of a reject.
-"""
 
 _AREAS = {
     "cli": "The command line",
@@ -192,19 +170,14 @@ _AREAS = {
 }
 
 
-def page() -> str:
-    """The whole page."""
-    parts = [_HEAD, _exit_codes(), _tree(), _classes(), _rejects(), _details()]
-    return "\n".join(parts)
-
-
-def _exit_codes() -> str:
+def exit_codes() -> str:
+    """Each exit code, what it means, and which commands give it."""
     with_rejects = ", ".join(f"`{name}`" for name in _commands_with_rejects(cli, ""))
     rows = [
         (code, meaning, f"{with_rejects}." if code == "3" else "All commands.")
         for code, meaning in _EXIT_CODES.items()
     ]
-    return "## Exit codes\n\n" + _table(("code", "what it means", "given by"), rows)
+    return _table(("code", "what it means", "given by"), rows)
 
 
 def _commands_with_rejects(group: click.Group, before: str) -> Iterator[str]:
@@ -218,20 +191,14 @@ def _commands_with_rejects(group: click.Group, before: str) -> Iterator[str]:
             yield f"{before}{name}"
 
 
-def _tree() -> str:
-    lines = inspect.cleandoc(str(errors.__doc__)).splitlines()
-    tree = [
-        line.removeprefix("    ") for line in lines if "──" in line or line.strip() == "TlpipeError"
-    ]
-    return "## The tree of errors\n\n```text\n" + "\n".join(tree) + "\n```\n"
-
-
-def _classes() -> str:
-    found = [*_defined(), NotAnArchiveError]
+def messages() -> str:
+    """A section for each class of errors, with a table of its messages."""
+    found = _defined()
+    found.insert(1 + found.index(SourceError), NotAnArchiveError)
     by_kind: dict[str, list[Site]] = {kind.__name__: [] for kind in found}
     for site in sites():
         by_kind[site.kind].append(site)
-    return "## The messages\n\n" + "\n".join(_class(kind, by_kind[kind.__name__]) for kind in found)
+    return "\n".join(_class(kind, by_kind[kind.__name__]) for kind in found)
 
 
 def _defined() -> list[type[TlpipeError]]:
@@ -250,27 +217,24 @@ def _class(kind: type[TlpipeError], found: list[Site]) -> str:
     rows = dict.fromkeys((f"`{site.message}`", _prose(site.hint) or "-") for site in found)
     return (
         f"### {kind.__name__}\n\n{meaning} Derives from {bases}.\n\n"
-        f"When: {when[0].lower()}{when[1:]} What to do: {cure}\n\n"
+        f"It comes up {when[0].lower()}{when[1:]} What to do: {cure}\n\n"
         + _table(("message", "what to do"), list(rows))
     )
 
 
-def _rejects() -> str:
+def rejects() -> str:
+    """Why an image may be left out, what that means, and what to do."""
     code = inspect.getsource(types.Reason)
     meanings = dict(re.findall(r'= "([\w-]+)"  # (.+)', code))
     rows = [
         (f"`{reason.value}`", f"{_sentence(meanings[reason.value])}", CURES[reason.value])
         for reason in types.Reason
     ]
-    return (
-        "## Reasons of rejects\n\nAn image that cannot be used costs its own row and nothing else: "
-        "it is left out, with one of these reasons and a detail, in the feature file (`/rejects`) "
-        "and in what the command says.\n\n"
-        + _table(("reason", "what it means", "what to do"), rows)
-    )
+    return _table(("reason", "what it means", "what to do"), rows)
 
 
-def _details() -> str:
+def details() -> str:
+    """Words that stand inside messages, by the part of tlpipe that says them."""
     areas: dict[str, dict[str, None]] = {}
     for site in inner_reasons():
         if re.search(r"[a-z]{2,} |[a-z]{4,}", re.sub(r"\{[^}]*\}", "", site.message)):
@@ -279,7 +243,7 @@ def _details() -> str:
         f"### {area}\n\n" + "\n".join(f"- `{words}`" for words in sorted(found)) + "\n"
         for area, found in sorted(areas.items())
     ]
-    return "## Words inside messages\n\n" + _DETAIL + "\n" + "\n".join(parts)
+    return "\n".join(parts)
 
 
 def _area(file: str) -> str:
@@ -303,15 +267,3 @@ def _prose(text: str) -> str:
 
 def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
-
-
-def main() -> None:
-    """Write the page, or say that it is not the newest."""
-    if "--check" not in sys.argv[1:]:
-        PAGE.write_text(page(), encoding="utf-8")
-    elif PAGE.read_text(encoding="utf-8") != page():
-        sys.exit("docs/errors.md is not what the code gives: python docs/make_errors.py")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """Every place in the code that makes an error, with its message and hint as patterns.
 
 Read from the source by its syntax tree. Owns how a message is shown: texts as they stand, values as
-{their names}, alternatives between slashes. Used by ``make_errors.py``, which writes the page, and
+{their names}, alternatives between slashes. Used by ``error_messages.py``, for the page, and
 by the tests, which look that each place was reached.
 """
 
@@ -9,18 +9,30 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-PACKAGE = Path(__file__).resolve().parents[1] / "pipeline" / "tlpipe"
+PACKAGE = Path(__file__).resolve().parents[2] / "pipeline" / "tlpipe"
 ROOT_CLASS = "TlpipeError"
 
 # Methods of texts and functions that leave a value recognisable: shown as the value itself.
 _TRANSPARENT = {"str", "repr", "list", "sorted", "sum", "shown", "brief", "set", "tuple", "dict"}
-_TRANSPARENT |= {"_shown", "type", "int", "float", "tolist", "rstrip", "removesuffix", "map"}
+_TRANSPARENT |= {
+    "_shown",
+    "type",
+    "int",
+    "float",
+    "tolist",
+    "rstrip",
+    "removesuffix",
+    "lower",
+    "hex",
+}
 _CAUSES = {
     "exc",
     "strerror",
@@ -76,7 +88,7 @@ def sites() -> list[Site]:
     found = [
         site
         for path, tree in trees.items()
-        for site in _Module(path, tree).calls(kinds, raised_only=False)
+        for site in _Module(path, tree).calls(kinds, always=kinds)
     ]
     return sorted(found, key=lambda site: (site.file, site.line, site.column))
 
@@ -90,11 +102,12 @@ def inner_reasons() -> list[Site]:
     ours = {
         node.name for tree in trees.values() for node in ast.walk(tree) if _is_exception(node)
     } - _kinds(trees)
+    ours |= {"Reject", "UsageError", "BadParameter"}
     wanted = ours | {"ValueError", "OSError", "EOFError", "UnpicklingError"}
     return [
         site
         for path, tree in trees.items()
-        for site in _Module(path, tree).calls(wanted, raised_only=True)
+        for site in _Module(path, tree).calls(wanted, always=ours)
         if site.message
     ]
 
@@ -138,8 +151,11 @@ class _Module:
         self._tree = tree
         self._texts = _Texts(path)
 
-    def calls(self, kinds: set[str], *, raised_only: bool) -> Iterator[Site]:
-        """Calls of these classes; `raised_only`: those of a ``raise`` alone."""
+    def calls(self, kinds: set[str], always: set[str]) -> Iterator[Site]:
+        """Calls of these classes: `always`, or where they are raised, as are a function's errors.
+
+        The message is the last text that a call is given.
+        """
         raised = {
             id(node.exc)
             for node in ast.walk(self._tree)
@@ -147,12 +163,15 @@ class _Module:
         }
         for call, function, name in _calls(self._tree, None, "module"):
             kind = _last_name(call.func)
-            ours = kind in kinds or (raised_only and kind.strip("_")[:1].islower())
-            if not ours or (raised_only and id(call) not in raised):
+            made_by_function = kinds != always and kind.strip("_")[:1].islower()
+            if kind not in always and (
+                id(call) not in raised or not (kind in kinds or made_by_function)
+            ):
                 continue
             hints = [word.value for word in call.keywords if word.arg == "hint"]
             texts = self._texts.within(function)
-            words = [value for value in call.args if _is_text(value)] if raised_only else call.args
+            exact = kinds == always
+            words = call.args if exact else [value for value in call.args if _is_text(value)]
             parts = [texts.pattern(value) for value in words[-1:]]
             if kind == "JobError":
                 parts = ["The job {job} has {count} mistakes; nothing was done. {mistakes}"]
@@ -216,6 +235,10 @@ class _Texts:
             case ast.Name(id=name):
                 constant = self._constant(node)
                 return self._local(name, depth + 1) if constant is None else str(constant)
+            case ast.Call(func=ast.Name(id="did_you_mean" | "similar_file")):
+                return "[Did you mean {the nearest}?]"
+            case ast.Call(func=ast.Name(id="sentences"), args=args):
+                return " ".join(self.pattern(value, depth) for value in args)
             case ast.Call(func=ast.Name(id="list" | "sorted"), args=[ast.Name() as listed]):
                 return self._choices(listed) or f"{{{_placeholder(node)}}}"
         return f"{{{_placeholder(node)}}}"
@@ -234,6 +257,42 @@ class _Texts:
         value = getattr(_module(self._path), node.id, None)
         return value if isinstance(value, str | int | float) else None
 
+    def _given_back(self, name: str, depth: int) -> str:
+        """What a name stands for that is one of several texts which a function gives."""
+        for statement in ast.walk(self._function or ast.Module([], [])):
+            match statement:
+                case ast.Assign(
+                    targets=[ast.Tuple(elts=targets)],
+                    value=ast.Call(func=ast.Name(id=maker)) as call,
+                ):
+                    names = [_last_name(target) for target in targets]
+                    if name in names:
+                        return self._made_by(maker, call, names.index(name), depth)
+        return ""
+
+    def _made_by(self, maker: str, call: ast.Call, number: int, depth: int) -> str:
+        """One of the texts that a function of the package gives, with the texts it was given."""
+        made = getattr(_module(self._path), maker, None)
+        if not inspect.isfunction(made):
+            return ""
+        path = Path(inspect.getfile(made))
+        function = ast.parse(textwrap.dedent(inspect.getsource(made))).body[0]
+        within = _Texts(path, function)
+        found = [
+            within.pattern(node.value.elts[number], depth)
+            for node in ast.walk(function)
+            if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple)
+        ]
+        parameters = inspect.signature(made).parameters
+        given = dict(zip(parameters, call.args, strict=False))
+        given |= {word.arg: word.value for word in call.keywords if word.arg}
+        left_out = {f"{{{name}}}" for name in parameters.keys() - given.keys()}
+        text = _either(["" if words in left_out else words for words in found])
+        for parameter, value in given.items():
+            if _is_text(value):
+                text = text.replace(f"{{{parameter}}}", self.pattern(value, depth))
+        return text
+
     def _choices(self, node: ast.Name) -> str:
         """The texts of a constant that lists a few; empty for anything else."""
         values = getattr(_module(self._path), node.id, None) if node.id.isupper() else None
@@ -249,6 +308,8 @@ class _Texts:
             if isinstance(statement, ast.Assign)
             and [_last_name(target) for target in statement.targets] == [name]
         ]
+        if depth < _MOST_DEPTH and (given := self._given_back(name, depth)):
+            return given
         if depth < _MOST_DEPTH and values and all(_is_text(value) for value in values):
             return _either([self.pattern(value, depth) for value in values])
         return f"{{{_placeholder(ast.Name(name))}}}"
@@ -268,6 +329,8 @@ def _is_text(node: ast.expr) -> bool:
 def _either(texts: list[str]) -> str:
     """Alternatives between slashes; in brackets what may be missing."""
     told = list(dict.fromkeys(text for text in texts if text.strip()))
+    if len(told) == 1 and told[0].startswith("["):
+        return told[0]
     if not told:
         return ""
     if len(told) == 1:
@@ -282,6 +345,8 @@ def _placeholder(node: ast.expr) -> str:
             return "reason" if name in _CAUSES else name.strip("_").lower()
         case ast.Attribute(attr="strerror"):
             return "reason"
+        case ast.Attribute(value=ast.Name(id="self"), attr=name):
+            return name.strip("_")
         case ast.Attribute(value=value, attr="name" | "value" | "message" | "url" | "path"):
             return _placeholder(value)
         case ast.Attribute(attr=name):
@@ -312,6 +377,12 @@ def _of_call(call: ast.Call) -> str:
         case ast.Call(func=ast.Attribute(attr="join" | "repr"), args=[value]):
             return _placeholder(value)
         case ast.Call(func=ast.Attribute(value=value)) if name in _TRANSPARENT:
+            return _placeholder(value)
+        case ast.Call(args=[*_, value]) if name == "map":
+            return _placeholder(value)
+        case ast.Call(func=ast.Attribute(attr="get"), args=[ast.Constant(value=value), *_]):
+            return str(value)
+        case ast.Call(func=ast.Attribute(value=value, attr="get")):
             return _placeholder(value)
         case ast.Call(args=[value, *_]) if name in _TRANSPARENT:
             return _placeholder(value)
