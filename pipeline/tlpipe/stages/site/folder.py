@@ -57,7 +57,10 @@ def check_site(path: Path, *, overwrite: bool, classifier: Path) -> None:
             hint="Create it first.",
         )
     if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise OutputError(f"The folder {str(target.parent)!r} cannot be written to.")
+        raise OutputError(
+            f"The folder {str(target.parent)!r} cannot be written to.",
+            hint="Choose another --output, or correct the folder's permissions.",
+        )
     if not os.path.lexists(target):
         return
     if not is_dir(target):
