@@ -43,7 +43,7 @@ def open_browser() -> Iterator[Browser]:
         opened.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """The machine's Chromium; skips where there is none, unless it is needed."""
     if _found() is None:

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 import error_recorder
+from browser import browser as browser
 from tlpipe.card import Card
 from tlpipe.catalogue import read_card
 from tlpipe.files import CACHE_VARIABLE, CARDS_VARIABLE, sha256_file

@@ -388,7 +388,9 @@ def test_the_json_holds_all(planted: tuple[Path, list[int]], tmp_path: Path) -> 
     found = json.loads(output.read_text())
     assert (found.pop("format"), found.pop("format_version")) == ("tlpipe-audit", 1)
     assert found == json.loads(json.dumps(tlpipe.audit(planted[0], near=0.999).to_dict()))
-    document = (Path(__file__).parents[1] / "docs" / "audit.md").read_text(encoding="utf-8")
+    document = (Path(__file__).parents[1] / "docs" / "reference" / "audit.md").read_text(
+        encoding="utf-8"
+    )
     for name, value in found.items():
         assert f"`{name}`" in document
         for inner in value if isinstance(value, dict) else ():

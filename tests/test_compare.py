@@ -458,7 +458,7 @@ def test_the_json_file_is_as_specified(write: Any, tmp_path: Path) -> None:
     found = json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))
     marks = {"format": "tlpipe-comparison", "format_version": 1}
     assert found == json.loads(json.dumps(marks | result.to_dict()))
-    text = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "how-to" / "compare.md").read_text(encoding="utf-8")
     table = text.split("## From Python")[1]
     named = set(re.findall(r"`([a-z0-9_]+)`", table))
     nested = [found["files"][1]["cost"], found["files"][1]["difference"]]

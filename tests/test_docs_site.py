@@ -21,7 +21,6 @@ from playwright.sync_api import Browser
 import tlpipe
 import tlpipe.errors
 import tlpipe.sklearn
-from browser import browser as browser
 from browser import page_of, serious
 from tlpipe.cli.main import cli
 from tlpipe.errors import TlpipeError

@@ -22,7 +22,6 @@ from playwright.sync_api import Browser, Page
 
 import tlpipe
 from browser import Seen, page_of, serious
-from browser import browser as browser
 from conftest import write_classes, write_image
 from tlpipe.card import Card
 from tlpipe.picture import Picture

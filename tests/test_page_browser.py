@@ -11,11 +11,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page
 
-from browser import Seen, browser, page_of, serious
+from browser import Seen, page_of, serious
 from report_content import HOSTILE, colour_of, comparison_of, report_of, unlabelled_report
 from tlpipe.stages.page import Matrix, Report, comparison_page, report_page
-
-__all__ = ["browser"]
 
 WIDE = {"width": 1280, "height": 900}
 NARROW = {"width": 360, "height": 740}

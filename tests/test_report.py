@@ -19,7 +19,6 @@ from PIL import Image
 from playwright.sync_api import Browser
 
 import tlpipe
-from browser import browser as browser  # a fixture
 from browser import page_of, serious
 from conftest import Trained, aged, with_header, write_classes, write_image
 from feature_files import write_features

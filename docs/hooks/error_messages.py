@@ -24,8 +24,6 @@ from tlpipe.cli.main import cli
 from tlpipe.errors import SourceError, TlpipeError
 from tlpipe.stages.source.tar_list import NotAnArchiveError
 
-PAGE = Path(__file__).parent / "errors.md"
-
 # When a class of errors comes up, and what to do.
 ABOUT: dict[str, tuple[str, str]] = {
     "OptionError": (

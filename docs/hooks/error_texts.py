@@ -13,7 +13,9 @@ import textwrap
 from pathlib import Path
 from types import ModuleType
 
-PACKAGE = Path(__file__).resolve().parents[2] / "pipeline" / "tlpipe"
+import tlpipe
+
+PACKAGE = Path(tlpipe.__file__).parent
 
 # Methods of texts and functions that leave a value recognisable: shown as the value itself.
 _TRANSPARENT = {"str", "repr", "list", "sorted", "sum", "shown", "brief", "set", "tuple", "dict"}
