@@ -44,7 +44,7 @@ from tlpipe.workflows.report.comparing import comparison_of
 from tlpipe.workflows.report.judgement import curves_of
 from tlpipe.workflows.report.making import NEIGHBOURS, gathered
 from tlpipe.workflows.report.options import ReportOptions
-from tlpipe.workflows.report.provenance import MEANINGS
+from tlpipe.workflows.report.provenance import REASON_MEANINGS
 from tlpipe.workflows.report.sample import chosen
 
 PLAIN = ReportOptions(pictures=False)
@@ -184,7 +184,7 @@ def test_provenance_names_what_made_what(whole: Report, trained: Trained) -> Non
 
 
 def test_every_reason_has_a_meaning() -> None:
-    assert set(MEANINGS) == set(Reason)
+    assert set(REASON_MEANINGS) == set(Reason)
 
 
 def copied(trained: Trained, folder: Path) -> Path:
@@ -233,6 +233,9 @@ def test_embeddings_of_another_network_are_refused(
         gathered(other, trained.classifier, None, PLAIN)
     with pytest.raises(ClassifierError, match="does not exist"):
         gathered(trained.features, tmp_path / "none.onnx", None, PLAIN)
+    wrong = trained.classifier.with_name("clasifier.onnx")
+    with pytest.raises(ClassifierError, match=f"Did you mean {str(trained.classifier)!r}"):
+        gathered(trained.features, wrong, None, PLAIN)
 
 
 @pytest.mark.parametrize("kind", ["centroid", "knn"])
@@ -739,8 +742,9 @@ def test_a_comparison_says_what_compare_says(tmp_path: Path, tiny_card: Card) ->
         if ours.difference is not None:
             assert theirs.accuracy is not None
             assert ours.difference.low == theirs.accuracy.low
-            assert ours.distinguishable == theirs.accuracy.distinguishable
             assert ours.difference.meaning.startswith("Right for ")
+            alike = "cannot be told apart" in ours.difference.meaning
+            assert alike != theirs.accuracy.distinguishable
     assert found.rows == [
         (name, [f.metrics.per_class[k].recall for f in result.files])
         for k, name in enumerate(result.classes)
