@@ -26,13 +26,8 @@ from web_site import site_at
 ROOT = Path(__file__).parents[1]
 SETTINGS = ROOT / "properdocs.yml"
 HOOK = ROOT / "docs" / "hooks" / "reference.py"
-LOOKED_AT = [
-    "index.html",
-    "tutorial.html",
-    "reference/cli.html",
-    "reference/errors.html",
-    "explanation/speed.html",
-]
+SHORT = ["index.html", "tutorial.html", "explanation/speed.html"]
+LONG = ["reference/cli.html", "reference/errors.html", "reference/api.html"]
 
 
 def build(folder: Path) -> tuple[int, str]:
@@ -151,24 +146,25 @@ def test_no_page_fetches_from_elsewhere(site: Path) -> None:
 
 @pytest.mark.allow_hosts(["127.0.0.1"])
 @pytest.mark.parametrize(
-    ("width", "scheme", "names"),
+    ("width", "scheme", "judged"),
     [
-        (1280, "light", LOOKED_AT),
-        (360, "dark", [*LOOKED_AT, "reference/api.html"]),  # once: axe-core takes long over it
+        (1280, "light", SHORT),
+        (360, "dark", [*SHORT, *LONG]),  # once: axe-core takes many seconds over a long page
     ],
 )
 def test_pages_are_fit_to_read(
-    browser: Browser, address: str, width: int, scheme: str, names: list[str]
+    browser: Browser, address: str, width: int, scheme: str, judged: list[str]
 ) -> None:
     viewport = {"width": width, "height": 800}
-    for name in names:
+    for name in [*SHORT, *LONG]:
         with page_of(browser, address + name, viewport=viewport, color_scheme=scheme) as seen:
             page = seen.page
             page.wait_for_load_state("networkidle")
             assert seen.errors == []
             assert [url for url in seen.requests if not url.startswith(address)] == []
             assert page.evaluate("document.documentElement.scrollWidth") <= width, name
-            assert serious(page) == [], name
+            if name in judged:
+                assert serious(page) == [], name
 
 
 @pytest.mark.allow_hosts(["127.0.0.1"])
