@@ -22,6 +22,7 @@ import tlpipe
 from browser import page_of, serious
 from conftest import Trained, aged, with_header, write_classes, write_image
 from feature_files import write_features
+from refusals import refused
 from test_audit import blobs, write
 from tlpipe.card import Card
 from tlpipe.cli.main import cli
@@ -36,6 +37,7 @@ from tlpipe.files import sha256_file
 from tlpipe.stages.head import probabilities_of
 from tlpipe.stages.metrics import measure_calibration, reliability
 from tlpipe.stages.page import Report
+from tlpipe.stages.projection import umap
 from tlpipe.stages.store import FeatureFile, feature_writer, read_features
 from tlpipe.types import Reason, Reject, Stage
 from tlpipe.workflows.report import making, options, pictures
@@ -834,6 +836,11 @@ def test_a_map_that_cannot_be_made_is_told_before_the_work(
     result = run("report", trained.features, "-o", tmp_path / "r.html", "--map", "umap")
     assert result.exit_code == 1
     assert "pip install 'tlpipe[umap]'" in result.stderr
+
+
+def test_a_map_of_too_few_images_is_refused() -> None:
+    with refused(OptionError, "A UMAP of 9 images says nothing", "10", "Leave out --map umap"):
+        umap(np.zeros((9, 4), np.float32), 0)
 
 
 def test_a_umap_is_the_first_of_two_maps(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
