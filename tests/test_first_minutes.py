@@ -586,6 +586,14 @@ COMPILED = (  # for minutes, in one call
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def heard() -> Iterator[None]:
+    """Ctrl-C ends what the tests start, also where a shell had them ignore it: behind "&"."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @contextlib.contextmanager
 def stoppable(work: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", STOPS.format(work=work), "long"]
