@@ -37,10 +37,12 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.user: $(VENV)/.made pyproject.toml
+	@echo "Installing tlpipe and what it needs; this takes a minute or two, once ..."
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
 $(VENV)/.developer: $(VENV)/.made pyproject.toml
+	@echo "Installing tlpipe and the tools of its developers; this takes some minutes, once ..."
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.user
 
