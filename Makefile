@@ -48,6 +48,7 @@ $(VENV)/.developer: $(VENV)/.made pyproject.toml
 
 demo: $(VENV)/.user ## embed, train and classify 1,797 real scans with the default backbone
 	$(BIN)/tlpipe demo
+	@echo "Before you type these, once in each shell, so that tlpipe is found: . $(BIN)/activate"
 
 test: $(VENV)/.developer ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --error-sites
