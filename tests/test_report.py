@@ -113,7 +113,11 @@ def test_each_figure_says_what_it_means(whole: Report) -> None:
         assert figure.low is not None
         assert figure.high is not None
         assert figure.low <= figure.value <= figure.high
-    assert whole.figures[0].meaning.startswith("Of 100 new images like these,")
+    assert whole.matrix is not None
+    assert whole.matrix.counts is not None
+    counts = np.array(whole.matrix.counts)
+    right, count = int(np.trace(counts)), int(counts.sum())
+    assert whole.figures[0].meaning.startswith(f"Right for {right} of {count} images; for between")
 
 
 def test_counts_of_the_matrix_are_counts_of_the_images(whole: Report) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -241,8 +242,11 @@ def report_trained(
     overwrite: bool,
     source: Source | None = None,
 ) -> None:
-    """Write the page of a classifier that was just trained, where it was asked for."""
+    """Write the page of a classifier that was just trained, or say how to."""
     if page is None:
+        shown = classifier.with_suffix(PAGE_SUFFIXES[0])
+        command = ["tlpipe", "report", str(features), str(classifier), "-o", str(shown)]
+        say(f"To look at it on one page: {shlex.join(command)}")
         return
     from tlpipe import report
 

@@ -92,13 +92,11 @@ def _of_one(metrics: Metrics) -> list[Figure]:
 def accuracy_figure(metrics: Metrics) -> Figure:
     """The share that is right."""
     limits = metrics.intervals.get("accuracy")
-    return _figure(
-        "accuracy",
-        metrics.accuracy,
-        limits,
-        f"Of 100 new images like these, {_of_100(metrics.accuracy)} are classified right"
-        f"{_between(limits, _of_100)}.",
-    )
+    said = f"Right for {round(metrics.accuracy * metrics.count):,} of {metrics.count:,} images"
+    if limits is not None:
+        low, high = map(_of_100, limits)
+        said += f"; for between {low} and {high} of 100 new ones like these, with 95 % certainty"
+    return _figure("accuracy", metrics.accuracy, limits, f"{said}.")
 
 
 def log_loss_figure(metrics: Metrics) -> Figure:
