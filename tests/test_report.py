@@ -99,7 +99,9 @@ def test_the_figures_are_those_of_training(whole: Report, trained: Trained) -> N
     assert whole.matrix is not None
     assert whole.matrix.counts == stored["confusion"]
     assert [row.judged for row in whole.rows] == [c["support"] for c in stored["per_class"]]
-    assert whole.judged_on == "about a fifth of each class, held out of training, by the classifier"
+    count = stored["count"]
+    words = "about a fifth of each class, held out of training, by the classifier"
+    assert whole.judged_on == f"{count} images: {words}"
     assert "not those that the classifier states" not in notices(whole)
 
 
@@ -771,7 +773,7 @@ def test_the_command_writes_a_page(trained: Trained, tmp_path: Path) -> None:
     assert "Report on classifier.onnx" in page.read_text(encoding="utf-8")
     assert result.stdout == ""
     assert "The page holds 45 of 45 images, 45 with a picture." in result.stderr
-    assert "Judged on about a fifth of each class" in result.stderr
+    assert ": about a fifth of each class" in result.stderr
     assert f"Wrote {str(page)!r} (" in result.stderr
     again = run("report", trained.features, trained.classifier, "-o", page)
     assert again.exit_code == 1

@@ -151,8 +151,8 @@ _EXIT_CODES = {
     "done.",
     "3": "Done, and the output is whole, but `--max-rejects` allows fewer images to be left out.",
     "130": "Interrupted with Ctrl-C (128 + 2, SIGINT).",
-    "141": "Nobody reads standard output any more, as in `tlpipe models list | head -1` (128 + 13, "
-    "SIGPIPE). Files are written by then.",
+    "141": "Nobody reads standard output any more, as when `head -1` does (128 + 13, SIGPIPE). "
+    "Files are written by then.",
     "128 + n": "Stopped by signal n: 143 for SIGTERM, 129 for SIGHUP. 137 (SIGKILL) is the "
     "system's own, often when memory ran out.",
 }

@@ -138,7 +138,7 @@ def judged_by_classifier(given: Given, data: Features, checked: Checked | None) 
         own=answers.own,
         trains=trains,
         judged=judged,
-        judged_on=f"{plan.judged_on}, by the classifier",
+        judged_on=judged_by_it(plan),
         metrics=metrics,
         mistakes=answers.wrong(rows),
         curves=curves_of(probabilities, labels[rows], given.temperature),
@@ -190,6 +190,12 @@ def _unknown_notices(unknown: Sequence[str], labels: Ints, known: int) -> list[s
         f" {list(unknown[:_SHOWN])}{more}."
     )
     return [notice]
+
+
+def judged_by_it(plan: Plan) -> str:
+    """On which images a classifier was judged, in words."""
+    count = plan.judge.size
+    return f"{count:,} image{'' if count == 1 else 's'}: {plan.judged_on}, by the classifier"
 
 
 def age_notices(given: Given, data: Features) -> list[str]:

@@ -14,7 +14,12 @@ from tlpipe.stages.metrics import measure_multilabel
 from tlpipe.stages.store import Features
 from tlpipe.types import Progress, ProgressCallback
 from tlpipe.workflows.multilabel import LabelTask, plan_labels
-from tlpipe.workflows.report.by_classifier import Given, age_notices, figure_notices
+from tlpipe.workflows.report.by_classifier import (
+    Given,
+    age_notices,
+    figure_notices,
+    judged_by_it,
+)
 from tlpipe.workflows.report.by_heads import ROWS
 from tlpipe.workflows.report.judgement import Judgement, labelled_of
 
@@ -134,9 +139,7 @@ def _judges(
 ) -> _Judges | None:
     plan = task.plan
     if plan.judge.size:
-        return _Judges(
-            plan.judge, probabilities[plan.judge], f"{plan.judged_on}, by the classifier"
-        )
+        return _Judges(plan.judge, probabilities[plan.judge], judged_by_it(plan))
     if not plan.folds or task.classes != list(given.info.classes):
         return None
 
