@@ -37,15 +37,18 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.user: $(VENV)/.made pyproject.toml
+	@echo "Installing tlpipe and what it needs; this takes a minute or two, once ..."
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
 $(VENV)/.developer: $(VENV)/.made pyproject.toml
+	@echo "Installing tlpipe and the tools of its developers; this takes some minutes, once ..."
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.user
 
 demo: $(VENV)/.user ## embed, train and classify 1,797 real scans with the default backbone
 	$(BIN)/tlpipe demo
+	@echo "Before you type these, once in each shell, so that tlpipe is found: . $(BIN)/activate"
 
 test: $(VENV)/.developer ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --error-sites

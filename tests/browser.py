@@ -29,8 +29,8 @@ QUIET = [
 ]
 
 
-def _found() -> str | None:
-    """Where the machine's Chromium is."""
+def installed() -> str | None:
+    """Where the machine's Chromium is; None without one."""
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
@@ -38,7 +38,7 @@ def _found() -> str | None:
 def open_browser() -> Iterator[Browser]:
     """The machine's Chromium."""
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=_found(), args=QUIET)
+        opened = playwright.chromium.launch(executable_path=installed(), args=QUIET)
         yield opened
         opened.close()
 
@@ -46,7 +46,7 @@ def open_browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """The machine's Chromium; skips where there is none, unless it is needed."""
-    if _found() is None:
+    if installed() is None:
         assert not os.environ.get(NEEDED), f"none of {NAMES} is installed: run .ci/browser"
         pytest.skip(f"none of {NAMES} is installed")
     with open_browser() as opened:

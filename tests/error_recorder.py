@@ -74,7 +74,7 @@ def _place(frame: FrameType) -> tuple[int, int]:
     return positions[0] or 0, positions[2] or 0
 
 
-def all_sites() -> list[Site]:
+def all_sites() -> tuple[Site, ...]:
     """The places, from the code."""
     if str(ROOT / "docs" / "hooks") not in sys.path:
         sys.path.insert(0, str(ROOT / "docs" / "hooks"))

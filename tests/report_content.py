@@ -253,7 +253,6 @@ def comparison_of(names: Sequence[str] = ("small.h5", "medium.h5", "large.h5")) 
                 difference=None
                 if last
                 else Figure("difference", value - 0.95, value - 0.98, value - 0.91, meaning),
-                distinguishable=k == 0,
                 dim=512 * (k + 1),
                 stored_bytes=2048.0 * (k + 1),
                 head_s=0.8 + k,

@@ -100,7 +100,8 @@ def test_the_whole_road(road: Path, tiny_card_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     (accuracy,) = [x.split() for x in result.stdout.splitlines() if x.startswith(" accuracy")]
     assert accuracy == ["accuracy", "1.0000", "0.4385", "to", "1.0000"]  # Wilson's, of 3 images
-    assert "true \\ predicted" in result.stdout
+    (matrix,) = [x.split() for x in result.stdout.splitlines() if x.startswith(" true ")]
+    assert matrix == ["true", "\\", "predicted", "blue", "green", "red"]
     assert f"Wrote {str(classifier)!r}, whose probabilities agree" in result.stderr
 
     result = run("verify", classifier)

@@ -139,8 +139,9 @@ def test_a_whole_run_that_misses_a_place_fails_in_pytests_own_summary(
     (tmp_path / "conftest.py").write_text(_CONFTEST.format(**where), encoding="utf-8")
     (tmp_path / "pytest.ini").write_text("[pytest]\ntestpaths = .\n", encoding="utf-8")
     (tmp_path / "test_it.py").write_text("def test_works(): pass\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
-    environment = os.environ.copy()
+    plugins = ["-p", "no:cacheprovider", *(["-p", "xdist"] if "-n" in options else [])]
+    command = [sys.executable, "-m", "pytest", *plugins, *options]
+    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # others take seconds
     environment.pop(error_recorder.FOLDER_VARIABLE, None)
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False

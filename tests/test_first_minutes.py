@@ -492,6 +492,18 @@ def test_a_table_fits_the_terminal_and_is_whole_in_a_pipe(desk: Path) -> None:
 
 
 @POSIX
+@pytest.mark.parametrize(("columns", "header"), [("100", "blue green red"), ("34", "1 2 3")])
+def test_the_columns_of_a_matrix_have_names_where_these_fit(
+    desk: Path, columns: str, header: str
+) -> None:
+    line = ("evaluate", "classifier.onnx", "photos")
+    shown, code = on_terminal(*line, COLUMNS=columns, NO_COLOR="1")
+    assert code == 0, shown
+    (first,) = [x for x in shown.splitlines() if x.startswith(" true ")]
+    assert first.split()[3:] == header.split()
+
+
+@POSIX
 def test_a_live_bar_is_drawn_on_a_terminal_unless_one_wants_none(
     desk: Path, tiny_card_path: Path
 ) -> None:
@@ -584,6 +596,14 @@ COMPILED = (  # for minutes, in one call
     "import numpy; matrix = numpy.random.default_rng(0).normal(size=(5000, 5000));"
     " print('computing', flush=True); numpy.linalg.svd(matrix)"
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def heard() -> Iterator[None]:
+    """Ctrl-C ends what the tests start, also where a shell had them ignore it: behind "&"."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

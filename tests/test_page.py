@@ -29,7 +29,7 @@ from tlpipe.stages.page import (
 )
 from tlpipe.stages.page.charts import cost_chart, interval_bar, learning_chart, reliability_chart
 from tlpipe.stages.page.scales import Scale, log_ticks, nice_range, tick_label, ticks
-from tlpipe.stages.page.views import company, highlighted, step_of
+from tlpipe.stages.page.views import company, highlighted, shade_of
 from tlpipe.stages.page.words import share, when
 
 VOID = set("area base br col embed hr img input link meta source track wbr".split())
@@ -359,7 +359,7 @@ def test_scales() -> None:
 
 
 def test_shades_rise_with_shares() -> None:
-    shades = [step_of(part) for part in (0, 0.001, 0.05, 0.25, 0.7, 1)]
+    shades = [shade_of(part) for part in (0, 0.001, 0.05, 0.25, 0.7, 1)]
     assert shades == sorted(shades)
     assert (shades[0], shades[1], shades[-1]) == (0, 1, 8)
 

@@ -22,6 +22,7 @@ import tlpipe
 from browser import page_of, serious
 from conftest import Trained, aged, with_header, write_classes, write_image
 from feature_files import write_features
+from refusals import refused
 from test_audit import blobs, write
 from tlpipe.card import Card
 from tlpipe.cli.main import cli
@@ -36,6 +37,7 @@ from tlpipe.files import sha256_file
 from tlpipe.stages.head import probabilities_of
 from tlpipe.stages.metrics import measure_calibration, reliability
 from tlpipe.stages.page import Report
+from tlpipe.stages.projection import umap
 from tlpipe.stages.store import FeatureFile, feature_writer, read_features
 from tlpipe.types import Reason, Reject, Stage
 from tlpipe.workflows.report import making, options, pictures
@@ -44,7 +46,7 @@ from tlpipe.workflows.report.comparing import comparison_of
 from tlpipe.workflows.report.judgement import curves_of
 from tlpipe.workflows.report.making import NEIGHBOURS, gathered
 from tlpipe.workflows.report.options import ReportOptions
-from tlpipe.workflows.report.provenance import MEANINGS
+from tlpipe.workflows.report.provenance import REASON_MEANINGS
 from tlpipe.workflows.report.sample import chosen
 
 PLAIN = ReportOptions(pictures=False)
@@ -186,7 +188,7 @@ def test_provenance_names_what_made_what(whole: Report, trained: Trained) -> Non
 
 
 def test_every_reason_has_a_meaning() -> None:
-    assert set(MEANINGS) == set(Reason)
+    assert set(REASON_MEANINGS) == set(Reason)
 
 
 def copied(trained: Trained, folder: Path) -> Path:
@@ -251,6 +253,9 @@ def test_embeddings_of_another_network_are_refused(
         gathered(other, trained.classifier, None, PLAIN)
     with pytest.raises(ClassifierError, match="does not exist"):
         gathered(trained.features, tmp_path / "none.onnx", None, PLAIN)
+    wrong = trained.classifier.with_name("clasifier.onnx")
+    with pytest.raises(ClassifierError, match=f"Did you mean {str(trained.classifier)!r}"):
+        gathered(trained.features, wrong, None, PLAIN)
 
 
 @pytest.mark.parametrize("kind", ["centroid", "knn"])
@@ -757,8 +762,9 @@ def test_a_comparison_says_what_compare_says(tmp_path: Path, tiny_card: Card) ->
         if ours.difference is not None:
             assert theirs.accuracy is not None
             assert ours.difference.low == theirs.accuracy.low
-            assert ours.distinguishable == theirs.accuracy.distinguishable
             assert ours.difference.meaning.startswith("Right for ")
+            alike = "cannot be told apart" in ours.difference.meaning
+            assert alike != theirs.accuracy.distinguishable
     assert found.rows == [
         (name, [f.metrics.per_class[k].recall for f in result.files])
         for k, name in enumerate(result.classes)
@@ -848,6 +854,11 @@ def test_a_map_that_cannot_be_made_is_told_before_the_work(
     result = run("report", trained.features, "-o", tmp_path / "r.html", "--map", "umap")
     assert result.exit_code == 1
     assert "pip install 'tlpipe[umap]'" in result.stderr
+
+
+def test_a_map_of_too_few_images_is_refused() -> None:
+    with refused(OptionError, "A UMAP of 9 images says nothing", "10", "Leave out --map umap"):
+        umap(np.zeros((9, 4), np.float32), 0)
 
 
 def test_a_umap_is_the_first_of_two_maps(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Serves a site of ``tlpipe export-web`` on this machine, and reads what its page says."""
+"""Serves a folder on this machine; reads what the page of ``tlpipe export-web`` says."""
 
 from __future__ import annotations
 

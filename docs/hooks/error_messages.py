@@ -19,10 +19,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from error_sites import Site, inner_reasons, sites
 
-from tlpipe import errors, types
+from tlpipe import errors
 from tlpipe.cli.main import cli
 from tlpipe.errors import SourceError, TlpipeError
 from tlpipe.stages.source.tar_list import NotAnArchiveError
+from tlpipe.workflows.report.provenance import REASON_MEANINGS
 
 # When a class of errors comes up, and what to do.
 ABOUT: dict[str, tuple[str, str]] = {
@@ -224,12 +225,7 @@ def _class(kind: type[TlpipeError], found: list[Site]) -> str:
 
 def rejects() -> str:
     """Why an image may be left out, what that means, and what to do."""
-    code = inspect.getsource(types.Reason)
-    meanings = dict(re.findall(r'= "([\w-]+)"  # (.+)', code))
-    rows = [
-        (f"`{reason.value}`", f"{_sentence(meanings[reason.value])}", CURES[reason.value])
-        for reason in types.Reason
-    ]
+    rows = [(f"`{reason}`", meaning, CURES[reason]) for reason, meaning in REASON_MEANINGS.items()]
     return _table(("reason", "what it means", "what to do"), rows)
 
 
@@ -263,7 +259,3 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 def _prose(text: str) -> str:
     """A text as Markdown that shows it as it is."""
     return re.sub(r"([*_\[\]`])", r"\\\1", text).replace("<", "&lt;")
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."

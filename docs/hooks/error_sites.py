@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from error_texts import PACKAGE, Texts, is_text, last_name
@@ -48,7 +49,8 @@ class Site:
         return f"{self.file} {self.function}: {self.kind}: {self.message}"
 
 
-def sites() -> list[Site]:
+@cache
+def sites() -> tuple[Site, ...]:
     """All places that make an error of tlpipe's, in the order of files and lines."""
     trees = _trees()
     kinds = _kinds(trees)
@@ -57,7 +59,7 @@ def sites() -> list[Site]:
         for path, tree in trees.items()
         for site in _Module(path, tree).calls(kinds, always=kinds)
     ]
-    return sorted(found, key=lambda site: (site.file, site.line, site.column))
+    return tuple(sorted(found, key=lambda site: (site.file, site.line, site.column)))
 
 
 def inner_reasons() -> list[Site]:
@@ -79,6 +81,7 @@ def inner_reasons() -> list[Site]:
     ]
 
 
+@cache
 def _trees() -> dict[Path, ast.Module]:
     return {
         path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))

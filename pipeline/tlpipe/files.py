@@ -151,13 +151,23 @@ def check_output(
             f"The output {str(path)!r} must end in {_either(suffixes)}.",
             hint=f"For example {str(path.with_name(path.name + suffixes[0]))!r}.",
         )
+    if os.path.lexists(path):
+        _check_existing(path, overwrite, inputs)
+    check_parent(path)
+
+
+def check_parent(path: Path) -> None:
+    """Refuse an output whose folder is missing or read-only.
+
+    Raises
+    ------
+    OutputError
+    """
     if not is_dir(path.parent):
         raise OutputError(
             f"The folder {str(path.parent)!r} of the output {path.name!r} does not exist.",
             hint="Create it first.",
         )
-    if os.path.lexists(path):
-        _check_existing(path, overwrite, inputs)
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise OutputError(
             f"The folder {str(path.parent)!r} cannot be written to.",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 DEFAULT_BACKBONE = "efficientnet-lite0"
 DEFAULT_SEED = 0
 FEATURE_SUFFIXES = (".h5", ".hdf5")
+PAGE_SUFFIXES = (".html", ".htm")
 
 DecodeMode = Literal["auto", "exact"]
 DECODE_MODES: tuple[DecodeMode, ...] = ("auto", "exact")
@@ -67,20 +68,23 @@ class Split(enum.IntEnum):
 
 
 class Reason(enum.StrEnum):
-    """Why an item was left out: a closed list."""
+    """Why an item was left out: a closed list.
 
-    MISSING = "missing"  # there is no such file
-    UNREADABLE = "unreadable"  # the file cannot be opened or read, or is not a regular file
-    UNREACHABLE = "unreachable"  # its server is away, or does not give it whole in time
-    EMPTY = "empty"  # the file has no bytes
-    NOT_AN_IMAGE = "not-an-image"  # the content is of no image format, whatever its name says
-    TRUNCATED = "truncated"  # the image ends early
-    CORRUPT = "corrupt"  # the image's data make no sense
-    TOO_LARGE = "too-large"  # more pixels or bytes than the limit: maybe a decompression bomb
-    UNSUPPORTED = "unsupported"  # an image, but of a pixel type with no defined way to RGB
-    DUPLICATE_KEY = "duplicate-key"  # an earlier item of the source has the same key
-    NON_FINITE = "non-finite"  # the backbone gave NaN or infinity
-    CRASHED = "crashed"  # the worker's process died on it, each time it was tried (on a cluster)
+    ``REASON_MEANINGS`` of ``workflows/report/provenance.py`` says what each means.
+    """
+
+    MISSING = "missing"
+    UNREADABLE = "unreadable"
+    UNREACHABLE = "unreachable"
+    EMPTY = "empty"
+    NOT_AN_IMAGE = "not-an-image"
+    TRUNCATED = "truncated"
+    CORRUPT = "corrupt"
+    TOO_LARGE = "too-large"
+    UNSUPPORTED = "unsupported"
+    DUPLICATE_KEY = "duplicate-key"
+    NON_FINITE = "non-finite"
+    CRASHED = "crashed"
 
 
 class Stage(enum.StrEnum):

@@ -13,11 +13,12 @@ an empty cache.
 from __future__ import annotations
 
 import argparse
-import shutil
 import statistics
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 from children import run
@@ -26,6 +27,7 @@ from insides import usable_cores
 from PIL import Image
 
 import tlpipe
+from browser import installed, open_browser
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
@@ -89,21 +91,12 @@ def prepared(source: Path, folder: Path, count: int) -> tuple[Path, Path, Path]:
 
 def first_paint_s(page: Path) -> float | None:
     """Seconds from opening the page to what is first painted; None without a browser."""
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    from playwright.sync_api import sync_playwright
-
-    from browser import NAMES, QUIET
-
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
+    if installed() is None:
         return None
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
+    with open_browser() as browser:
         opened = browser.new_page()
         opened.goto(page.resolve().as_uri(), wait_until="commit")
-        paint = opened.evaluate(PAINT)
-        browser.close()
-    return float(paint) / 1000
+        return float(opened.evaluate(PAINT)) / 1000
 
 
 def main() -> None:

@@ -68,9 +68,12 @@ def demo_command(output: Path) -> None:
     _run(classify_command, classifier, new, "-o", predictions, "--top-k", 2, *again)
     lines = predictions.read_text(encoding="utf-8").splitlines()
     click.echo("\n".join([*lines[: _ROWS_SHOWN + 1], f"... {len(lines) - 1} rows in all"]))
+    page = shlex.join(map(str, (features, classifier, "-o", output / "report.html")))
     say(
         f"\nDone in {time.perf_counter() - start:.0f} s. Look at {str(images)!r} and at the files"
-        f" beside it; then try your own photos, in one folder per class:\n"
+        f" beside it, or at all of it on one page, with pictures:\n"
+        f"  tlpipe report {page}\n"
+        f"Then try your own photos, in one folder per class:\n"
         f"  tlpipe train photos/ -o classifier.onnx"
     )
 

@@ -12,6 +12,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from tlpipe.types import FEATURE_SUFFIXES
+
 
 def file_item(*endings: str) -> CompletionItem[str]:
     """Has the shell complete to files with these endings, or to any; folders lead to them."""
@@ -105,7 +107,7 @@ class Preset(Name):
 
 
 PATH = File()
-FEATURES = File(".h5", ".hdf5")
+FEATURES = File(*FEATURE_SUFFIXES)
 CLASSIFIER = File(".onnx")
 TABLE = File(".parquet", ".npz", ".csv")
 PREDICTIONS = File(".csv", ".jsonl", ".parquet")

@@ -11,12 +11,13 @@ import click
 
 from tlpipe.cli.kinds import FEATURES, File
 from tlpipe.cli.show import counted, say, shown
+from tlpipe.types import FEATURE_SUFFIXES
 
 _SHOWN = 20
 
 
 @click.command("verify")
-@click.argument("file", type=File(".onnx", ".h5", ".hdf5"))
+@click.argument("file", type=File(".onnx", *FEATURE_SUFFIXES))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def verify_command(ctx: click.Context, file: Path, as_json: bool) -> None:

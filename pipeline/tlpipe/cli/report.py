@@ -14,7 +14,7 @@ from tlpipe.cli.options import opened_source, output_option, overwrite_option
 from tlpipe.cli.progress import progress
 from tlpipe.cli.show import counted, say
 from tlpipe.files import check_output
-from tlpipe.types import DEFAULT_SEED, FEATURE_SUFFIXES
+from tlpipe.types import DEFAULT_SEED, FEATURE_SUFFIXES, PAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from tlpipe.stages.source import Source
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_SUFFIXES = (".html", ".htm")
-_PAGE, _FILES = File(*_SUFFIXES), File(*FEATURE_SUFFIXES, ".onnx")
+_PAGE, _FILES = File(*PAGE_SUFFIXES), File(*FEATURE_SUFFIXES, ".onnx")
 _OF_ONE = ("source", "images", "map_kind", "no_images", "fetch", "near", "allow_outside")
 _OF_SEVERAL = ("no_speed",)
 
@@ -231,7 +230,7 @@ def check_page(page: Path | None, *, overwrite: bool, inputs: Sequence[Path]) ->
     OutputError
     """
     if page is not None:
-        check_output(page, overwrite=overwrite, suffixes=_SUFFIXES, inputs=inputs)
+        check_output(page, overwrite=overwrite, suffixes=PAGE_SUFFIXES, inputs=inputs)
 
 
 def report_trained(

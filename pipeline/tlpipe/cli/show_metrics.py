@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tlpipe.stages.metrics import Estimate, Metrics, MultilabelMetrics
 
 _MOST_COLUMNS = 20  # of a confusion matrix that is still readable
+_MOST_WIDTH = 100  # of one with names over its columns, where no screen sets a limit
 _MOST_MISTAKES = 20
 
 _NAMES = {
@@ -121,26 +122,32 @@ def _said(estimate: Estimate) -> str:
 
 
 def _show_confusion(metrics: Metrics, classes: Sequence[str]) -> None:
-    """The matrix, its columns numbered, where it fits; the most frequent mistakes elsewhere."""
+    """The matrix, where it fits, with numbers for the names over its columns where these do not."""
     matrix = metrics.confusion
     if matrix is not None and len(classes) <= _MOST_COLUMNS:
-        numbered = [f"{k} {name}" for k, name in enumerate(classes, 1)]
         cells = [[f"{n:,}" if n else "." for n in row] for row in matrix]
-        columns = [str(k) for k in range(1, len(classes) + 1)]
-        widths = [
-            max(len(text) for text in column) + 3 for column in zip(columns, *cells, strict=True)
-        ]
-        first = "true \\ predicted"
-        if sum(widths) + max(len(name) for name in (first, *numbered)) <= screen_width():
-            rows = [[name, *row] for name, row in zip(numbered, cells, strict=True)]
-            show_table([first, *columns], rows)
-            return
+        numbers = [str(k) for k in range(1, len(classes) + 1)]
+        numbered = [f"{k} {name}" for k, name in zip(numbers, classes, strict=True)]
+        for names, columns, most in (
+            (classes, classes, _MOST_WIDTH),
+            (numbered, numbers, screen_width()),
+        ):
+            headers = ["true \\ predicted", *columns]
+            rows = [[name, *row] for name, row in zip(names, cells, strict=True)]
+            if _width([headers, *rows]) <= min(most, screen_width()):
+                show_table(headers, rows)
+                return
     rows = [
         [classes[true], classes[guess], f"{n:,}"]
         for true, guess, n in metrics.mistakes(_MOST_MISTAKES)
     ]
     if rows:
         show_table(["most confused: true", "predicted", "images"], rows)
+
+
+def _width(lines: Sequence[Sequence[str]]) -> int:
+    """The columns of a screen that a table needs."""
+    return sum(max(map(len, column)) + 3 for column in zip(*lines, strict=True)) - 1
 
 
 def _show_learning(metrics: Metrics) -> None:

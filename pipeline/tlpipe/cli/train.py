@@ -28,6 +28,8 @@ from tlpipe.cli.sections import Sectioned
 from tlpipe.cli.show import say, show_survey
 from tlpipe.cli.show_metrics import show_metrics
 
+_FINEST = 1e-9  # of an agreement as it is printed: less is chance, such as 8e-153
+
 
 @click.command("train-head", cls=Sectioned)
 @click.argument("features", type=FEATURES)
@@ -174,7 +176,7 @@ def show_trained(result: Any) -> None:
     judged = {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
     say(
         f"Wrote {str(result.path)!r}, whose probabilities agree with the trained head's to"
-        f" {result.parity:.1g}, {beside}.",
+        f" {max(result.parity, _FINEST):.1g}, {beside}.",
         "result",
         **facts_of(result),
         metrics=judged,

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import click
 
 from tlpipe.near import did_you_mean, sentences
+from tlpipe.types import FEATURE_SUFFIXES
 
 T = TypeVar("T")
 
 _EXAMPLE = re.compile(r"^ *Example:\n *(tlpipe .+)$", re.MULTILINE)
-_FEATURES = (".h5", ".hdf5")
 
 
 class Choice(click.Choice[T]):
@@ -79,7 +79,7 @@ def check_order(classifier: Path, source: str) -> None:
             " classifier is. The classifier comes first.",
             click.get_current_context(),
         )
-    if first in _FEATURES:
+    if first in FEATURE_SUFFIXES:
         raise click.UsageError(
             f"{str(classifier)!r} is a feature file, and no classifier. 'tlpipe train-head' makes"
             " a classifier (.onnx) of it.",

@@ -1,4 +1,4 @@
-"""What the workflows that take a source have in common.
+"""What the workflows have in common: sources, the time, names in a sentence.
 
 Imports ``stages`` and what they import.
 """
@@ -6,7 +6,7 @@ Imports ``stages`` and what they import.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tlpipe.stages.source import Source, Survey, open_source
@@ -48,6 +48,11 @@ def spread(source: Source, most: int) -> Iterator[Item]:
             yield block.item(at - start)
             at = next(wanted, None)
         start += len(block)
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first ten of some names, as a sentence lists them."""
+    return f"{list(names[:10])}{' and more' if len(names) > 10 else ''}"
 
 
 def now() -> str:

@@ -11,6 +11,7 @@ from tlpipe.errors import SourceError
 from tlpipe.label_cells import DEFAULT_SEPARATOR, names_in
 from tlpipe.stages.classifier import ClassifierInfo
 from tlpipe.stages.metrics import Metrics, MultilabelMetrics, measure, measure_multilabel
+from tlpipe.workflows.common import some_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,9 +61,8 @@ def truth_of(
     _check(unknown, info.classes, where)
     if not passed:
         return truth, []
-    more = " and more" if len(passed) > 10 else ""
     said = f"{len(passed)} labels were left out of training and are not judged"
-    return truth, [f"{said}: {sorted(passed)[:10]}{more}."]
+    return truth, [f"{said}: {some_of(sorted(passed))}."]
 
 
 def _check(unknown: set[str], classes: Sequence[str], where: str) -> None:

@@ -18,8 +18,6 @@ class Contender:
     accuracy, log_loss : Figure
     difference : Figure or None
         Accuracy less that of the best, with its simultaneous interval; None of the best.
-    distinguishable : bool
-        Whether that interval leaves out 0.
     dim : int
     stored_bytes, head_s : float
         Per image; seconds to train a head.
@@ -36,7 +34,6 @@ class Contender:
     accuracy: Figure
     log_loss: Figure
     difference: Figure | None
-    distinguishable: bool
     dim: int
     stored_bytes: float
     head_s: float

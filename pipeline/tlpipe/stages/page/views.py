@@ -23,7 +23,7 @@ MOST_COLOURED = 10
 _COLOURED_OF_MANY = 6
 
 
-def step_of(part: float) -> int:
+def shade_of(part: float) -> int:
     """Shade of a share, from 0 to 8: by its square root, so that few mistakes are seen as well."""
     return min(_STEPS, math.ceil(math.sqrt(part) * _STEPS - 1e-9)) if part > 0 else 0
 
@@ -55,7 +55,7 @@ def matrix_rows(matrix: Matrix, classes: Sequence[str]) -> list[MatrixRow]:
         for guess, count in enumerate(counts):
             part = count / total if total else 0.0
             hue = "right" if guess == true else "wrong"
-            cells.append(Cell(count, part, f"{hue}-{step_of(part)}"))
+            cells.append(Cell(count, part, f"{hue}-{shade_of(part)}"))
         rows.append(MatrixRow(classes[true], total, cells))
     return rows
 

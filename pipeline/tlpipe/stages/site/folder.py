@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tlpipe.errors import OutputError
-from tlpipe.files import is_dir
+from tlpipe.files import check_parent, is_dir
 from tlpipe.stages.site.runtime import MODULE, WASM, Runtime
 
 MODEL = "classifier.onnx"
@@ -51,16 +51,7 @@ def check_site(path: Path, *, overwrite: bool, classifier: Path) -> None:
     """
     target = Path(os.path.realpath(path))
     shown = repr(str(path))
-    if not is_dir(target.parent):
-        raise OutputError(
-            f"The folder {str(target.parent)!r} of the output {path.name!r} does not exist.",
-            hint="Create it first.",
-        )
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise OutputError(
-            f"The folder {str(target.parent)!r} cannot be written to.",
-            hint="Choose another --output, or correct the folder's permissions.",
-        )
+    check_parent(target)
     if not os.path.lexists(target):
         return
     if not is_dir(target):

@@ -13,6 +13,7 @@ import numpy as np
 from tlpipe.errors import ClassifierError, TrainingDataError
 from tlpipe.files import is_file, sha256_file
 from tlpipe.graph import EMBEDDINGS
+from tlpipe.near import no_file
 from tlpipe.stages.classifier import ClassifierInfo, read_metadata
 from tlpipe.stages.metrics import LearningPoint, Metrics, MultilabelMetrics
 from tlpipe.stages.session import properties_of
@@ -20,8 +21,14 @@ from tlpipe.stages.splits import Plan
 from tlpipe.stages.store import Features
 from tlpipe.types import DEFAULT_SEED
 from tlpipe.workflows.classify_features import check_made_alike, opened_head
+from tlpipe.workflows.common import some_of
 from tlpipe.workflows.multilabel import plan_classes
-from tlpipe.workflows.report.by_heads import ROWS, answer_all, judged_by_heads, unjudged
+from tlpipe.workflows.report.by_heads import (
+    answer_all,
+    judged_by_heads,
+    probabilities_by,
+    unjudged,
+)
 from tlpipe.workflows.report.judgement import (
     Answers,
     Judgement,
@@ -41,7 +48,6 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 _ALIKE = 1e-3  # of log losses, as a part: heads are trained in float64 and run in float32
-_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,8 @@ def given_classifier(path: Path, data: Features, features: Path) -> Given:
         The embeddings were made in another way.
     """
     if not is_file(path):
-        raise ClassifierError(f"The classifier {str(path)!r} does not exist.")
+        message, hint = no_file(path, "The classifier")
+        raise ClassifierError(message, hint=hint)
     info = read_metadata(properties_of(path), repr(str(path)))
     check_made_alike(data.header, features, info, path)
     return Given(path, info, sha256_file(path), opened_head(path, ["probabilities"]))
@@ -119,12 +126,7 @@ def judged_by_classifier(given: Given, data: Features, checked: Checked | None) 
     notices += _unknown_notices(unknown, labels, len(info.classes))
     answers = Answers.none(labels)
     answer_all(data, np.arange(labels.size), given.answer, answers)
-    probabilities = np.concatenate(
-        [
-            given.answer(data.vectors[rows[start : start + ROWS]])
-            for start in range(0, rows.size, ROWS)
-        ]
-    )
+    probabilities = probabilities_by(given.answer, data, rows)
     fit = plan.fit[known[plan.fit]]  # a label that it does not know has trained nothing
     majority = np.bincount(labels[fit], minlength=len(classes)).argmax()
     metrics = measured(probabilities, labels[rows], classes, int(majority))
@@ -184,10 +186,9 @@ def _unknown_notices(unknown: Sequence[str], labels: Ints, known: int) -> list[s
     if not unknown:
         return []
     count = int((labels >= known).sum())
-    more = " and more" if len(unknown) > _SHOWN else ""
     notice = (
         f"{count:,} images have labels that are no classes of the classifier, and are not judged:"
-        f" {list(unknown[:_SHOWN])}{more}."
+        f" {some_of(unknown)}."
     )
     return [notice]
 

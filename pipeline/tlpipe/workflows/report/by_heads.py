@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     Answer = Callable[[Float32Array], NDArray[Any]]
     """Probabilities (B, K) of embeddings (B, D)."""
 
-ROWS = 1024
-"""Embeddings that are answered at once."""
+_ROWS = 1024  # embeddings that are answered at once
 
 _CHOSEN_TOO = (
     "The settings and the temperature of the heads that were trained for this report were chosen on"
@@ -113,10 +112,21 @@ def _words(judged: int, labelled: int) -> str:
 
 
 def answer_all(data: Features, rows: Ints, answer: Answer, answers: Answers) -> None:
-    """Take what is said of some rows, block by block."""
-    for start in range(0, rows.size, ROWS):
-        some = rows[start : start + ROWS]
-        answers.put(some, answer(data.vectors[some]))
+    """Take what is said of some rows."""
+    for some, found in _answered(data, rows, answer):
+        answers.put(some, found)
+
+
+def probabilities_by(answer: Answer, data: Features, rows: Ints) -> NDArray[Any]:
+    """Probabilities (M, K) of M rows, at least one."""
+    return np.concatenate([found for _, found in _answered(data, rows, answer)])
+
+
+def _answered(data: Features, rows: Ints, answer: Answer) -> Iterator[tuple[Ints, NDArray[Any]]]:
+    """Rows and what is said of them, block by block."""
+    for start in range(0, rows.size, _ROWS):
+        some = rows[start : start + _ROWS]
+        yield some, answer(data.vectors[some])
 
 
 def _widened(probabilities: NDArray[Any], columns: Ints, count: int) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from tlpipe.stages.head import probabilities_of, train
 from tlpipe.stages.metrics import measure_multilabel
 from tlpipe.stages.store import Features
 from tlpipe.types import Progress, ProgressCallback
+from tlpipe.workflows.common import some_of
 from tlpipe.workflows.multilabel import LabelTask, plan_labels
 from tlpipe.workflows.report.by_classifier import (
     Given,
@@ -20,7 +21,7 @@ from tlpipe.workflows.report.by_classifier import (
     figure_notices,
     judged_by_it,
 )
-from tlpipe.workflows.report.by_heads import ROWS
+from tlpipe.workflows.report.by_heads import probabilities_by
 from tlpipe.workflows.report.judgement import Judgement, labelled_of
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
     Bools = NDArray[np.bool_]
     Ints = NDArray[np.int64]
-
-_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -55,12 +54,7 @@ def judged_by_labels(
     classes = list(info.classes)
     thresholds = np.array(info.thresholds)
     labels, notices = _labels(given, data)
-    probabilities = np.concatenate(
-        [
-            given.answer(data.vectors[start : start + ROWS])
-            for start in range(0, len(data.keys), ROWS)
-        ]
-    )
+    probabilities = probabilities_by(given.answer, data, np.arange(len(data.keys)))
     guesses = probabilities >= thresholds
     task, why = _planned(given, data)
     notices += why
@@ -111,10 +105,9 @@ def _labels(given: Given, data: Features) -> tuple[Bools, list[str]]:
                 unknown.add(name)
     if not unknown:
         return table[data.labels], []
-    more = " and more" if len(unknown) > _SHOWN else ""
     notice = (
         f"{len(unknown)} labels are none that the classifier learned, and are not judged:"
-        f" {sorted(unknown)[:_SHOWN]}{more}."
+        f" {some_of(sorted(unknown))}."
     )
     return table[data.labels], [notice]
 

@@ -9,13 +9,12 @@ from tlpipe.files import check_output
 from tlpipe.stages.metrics import Difference
 from tlpipe.stages.page import Comparison, Contender, Figure, comparison_page
 from tlpipe.stages.report import write_page
-from tlpipe.types import DEFAULT_SEED, ProgressCallback
+from tlpipe.types import DEFAULT_SEED, PAGE_SUFFIXES, ProgressCallback
 from tlpipe.version import __version__
 from tlpipe.workflows.common import now
 from tlpipe.workflows.compare import compare
 from tlpipe.workflows.comparison import Compared, CompareResult
 from tlpipe.workflows.report.figures import accuracy_figure, log_loss_figure
-from tlpipe.workflows.report.making import SUFFIXES
 from tlpipe.workflows.report.options import ReportResult
 
 
@@ -42,7 +41,7 @@ def report_comparison(
         Whether an existing output may be replaced.
     """
     paths, output = [Path(path) for path in features], Path(output)
-    check_output(output, overwrite=overwrite, suffixes=SUFFIXES, inputs=paths)
+    check_output(output, overwrite=overwrite, suffixes=PAGE_SUFFIXES, inputs=paths)
     result = compare(paths, speed=speed, seed=seed, progress=progress)
     write_page(output, comparison_page(comparison_of(result)))
     return ReportResult(
@@ -96,7 +95,6 @@ def _contender(file: Compared, *, recommended: bool, level: float) -> Contender:
         accuracy=accuracy_figure(file.metrics),
         log_loss=log_loss_figure(file.metrics),
         difference=None if file.accuracy is None else _difference(file.accuracy, level),
-        distinguishable=file.accuracy is not None and file.accuracy.distinguishable,
         dim=cost.dim,
         stored_bytes=cost.stored_bytes,
         head_s=cost.head_s,

@@ -15,7 +15,7 @@ from tlpipe.stages.projection import load_umap, principal, umap
 from tlpipe.stages.report import write_page
 from tlpipe.stages.source import Source
 from tlpipe.stages.store import Features, read_features
-from tlpipe.types import ProgressCallback, Split
+from tlpipe.types import PAGE_SUFFIXES, ProgressCallback, Split
 from tlpipe.workflows.common import now
 from tlpipe.workflows.report.by_classifier import Given, given_classifier, judged_by_classifier
 from tlpipe.workflows.report.by_heads import judged_by_heads, unjudged
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 NEIGHBOURS = 6
-SUFFIXES = (".html", ".htm")
 
 
 def report(
@@ -93,7 +92,7 @@ def report(
     options = options or ReportOptions()
     features, output = Path(features), Path(output)
     inputs = [features, *([] if classifier is None else [Path(classifier)])]
-    check_output(output, overwrite=overwrite, suffixes=SUFFIXES, inputs=inputs)
+    check_output(output, overwrite=overwrite, suffixes=PAGE_SUFFIXES, inputs=inputs)
     if options.map_kind == "umap":
         load_umap()  # says at once where it is missing
     found = gathered(features, classifier, source, options, progress)
