@@ -199,6 +199,15 @@ def found_pairs(vectors: Any, threshold: float, same: Any = None, sides: Any = N
     return near_pairs(np.asarray(vectors, np.float32), threshold, same, sides, most=1000)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("factor", [1e30, 1e-25])
+def test_cosines_are_right_whatever_the_lengths(factor: float) -> None:
+    vectors = np.random.default_rng(0).normal(size=(50, 16)).astype(np.float32)
+    vectors[9] = vectors[5]
+    vectors[[3, 5, 9]] *= np.float32(factor)
+    assert found_pairs(vectors, 0.95).pairs.rows.tolist() == [[5, 9]]
+
+
 def all_pairs(vectors: Any, threshold: float) -> set[tuple[int, int]]:
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     first, second = np.nonzero(np.triu(unit @ unit.T >= threshold, 1))

@@ -296,6 +296,15 @@ def test_of_many_classes_a_few_are_in_colour(browser: Browser, tmp_path: Path) -
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+def test_a_class_of_a_blank_name_has_a_button_of_some_name(
+    browser: Browser, tmp_path: Path
+) -> None:
+    text = report_page(report_of(20, [" ", "b"]))
+    with opened(browser, write(tmp_path / "blank.html", text)) as page:
+        assert "' '" in page.locator(".legend button").all_inner_texts()
+        assert serious(page) == []
+
+
 def test_a_table_is_sorted_by_its_columns(browser: Browser, written: Path, report: Report) -> None:
     with opened(browser, written) as page:
         table = page.locator("#classes table")

@@ -231,6 +231,22 @@ def test_labels_unknown_to_the_classifier_are_not_judged(trained: Trained, tmp_p
     assert np.shape(found.matrix.counts) == (4, 4)
 
 
+def test_other_heads_say_nothing_of_a_classifier_of_other_classes(
+    trained: Trained, tmp_path: Path
+) -> None:
+    path = copied(trained, tmp_path)
+    relabelled(path, lambda row, label: f"not {label}")
+    found = gathered(path, trained.classifier, None, PLAIN)
+    assert "are no classes of the classifier, and are not judged" in notices(found)
+    assert "how good it is, nobody knows" in notices(found)
+    assert found.figures == []
+    assert found.matrix is None
+    assert found.judged_on == ""
+    assert not found.images.judged.any()
+    assert [row.train for row in found.rows] == [0] * 6
+    assert {guess for (guess,) in found.images.guesses} <= {0, 1, 2}
+
+
 def test_embeddings_of_another_network_are_refused(
     trained: Trained, tmp_path: Path, tiny_card: Card
 ) -> None:

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
-from tlpipe.errors import ConvergenceError
+from tlpipe.errors import ConvergenceError, TrainingDataError
 from tlpipe.stages.head import GAP, SCALINGS, Head, train
 
 
@@ -119,3 +119,14 @@ def test_progress_counts_the_trials() -> None:
     vectors, labels = blobs(2, 60)
     head = train(vectors, labels, np.arange(60), folds(60), None, counts.append)
     assert counts == list(range(1, len(head.trials) + 1))
+
+
+@pytest.mark.parametrize("number", [1e30, -1e30])
+def test_numbers_whose_squares_are_out_of_range_are_refused(number: float) -> None:
+    vectors = np.random.default_rng(0).normal(size=(120, 4)).astype(np.float32)
+    vectors[7, 2] = number
+    labels = np.arange(120, dtype=np.int32) % 2
+    with pytest.raises(TrainingDataError, match=r"a number of size 1e\+30") as caught:
+        train(vectors, labels, np.arange(120), folds(120))
+    assert caught.value.hint is not None
+    assert "Divide all embeddings" in caught.value.hint

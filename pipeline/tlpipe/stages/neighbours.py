@@ -35,6 +35,7 @@ _SAMPLE = 4096  # rows that the basis is made of
 _BLOCK = 2048
 _GATHERED = 4096  # pairs computed in full at a time
 _CROWDED = 0.01  # of a block's pairs pass: then all are computed in one product
+_LONGEST = 1e-15  # inverse length up to which products of two are in range
 _ROUNDING = 1e-6  # of a cosine in float32: equal vectors must reach a threshold of 1
 _SLACK = 1e-5  # of the bound, for the same reason
 
@@ -137,6 +138,10 @@ def near_pairs(
     """
     count = len(vectors)
     inverse = _inverse_norms(vectors)
+    known = inverse[inverse > 0]
+    if known.size and (known.min() < _LONGEST or known.max() > 1 / _LONGEST):
+        vectors = vectors * inverse[:, np.newaxis]  # a copy, since products leave float32
+        inverse = _inverse_norms(vectors)
     shadows = _shadows(vectors, inverse) if vectors.shape[1] >= _WORTH and count > _BLOCK else None
     speaks = np.zeros(count, np.bool_)
     sorts = same * (int(sides.max()) + 1) + sides if count else same

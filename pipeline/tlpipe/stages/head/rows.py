@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
+from tlpipe.errors import TrainingDataError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -21,6 +23,7 @@ CHUNK_ROWS = 512
 """Rows that are worked on at once: with 1,280 dimensions 2.6 MB, which a core's cache holds."""
 
 _LEAST_NORM = 1e-12  # of an embedding: one of zeros stays zero
+_GREATEST = 1e15  # of its numbers: squares of these, summed over dimensions and rows, are in range
 
 
 class Vectors(Protocol):
@@ -155,17 +158,33 @@ def unit_length(block: Float32Array) -> Float32Array:
     return unit
 
 
+def _check_size(block: Float32Array) -> None:
+    greatest = max(float(block.max()), -float(block.min()))
+    if greatest > _GREATEST:
+        raise TrainingDataError(
+            f"An embedding holds a number of size {greatest:.3g}; a head can be trained on"
+            f" embeddings up to {_GREATEST:g}.",
+            hint="Divide all embeddings by the same number, or leave out the image, if it is one.",
+        )
+
+
 def scaled_rows(vectors: Vectors, scaling: Scaling) -> Scaled:
     """Measure mean and deviation of each dimension.
 
     A dimension that hardly varies is left at its scale: dividing by almost nothing would make one
     odd image count for everything.
+
+    Raises
+    ------
+    TrainingDataError
+        A number is so great that its square, summed over images, is beyond float32.
     """
     count, dim = vectors.shape
     total, squares = np.zeros(dim), np.zeros(dim)
     shift = np.zeros(dim)
     for start, stop in chunks(0, count):
         block = vectors.read(start, stop)
+        _check_size(block)
         block = unit_length(block) if scaling == "unit" else block
         if start == 0:  # sums about a value near the mean do not cancel
             shift = block.mean(axis=0, dtype=np.float64)

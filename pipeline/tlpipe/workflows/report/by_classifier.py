@@ -115,19 +115,23 @@ def judged_by_classifier(given: Given, data: Features, checked: Checked | None) 
     number = {name: k for k, name in enumerate(classes)}
     numbers = np.array([number.get(name, -1) for name in data.classes], np.int64)
     labels = renumbered(data.labels, numbers)
-    notices = _unknown_notices(unknown, labels, len(info.classes))
-    plan, why = _planned(data, given.seed)
+    plan, notices = _planned(data, given.seed)
     known = (labels >= 0) & (labels < len(info.classes))
     rows = np.empty(0, np.int64) if plan is None else plan.judge[known[plan.judge]]
     if plan is None or not rows.size:
-        return _without_judges(given, data, checked, (classes, numbers), [*notices, *why])
+        # Other heads learn all labels: they would say nothing of a classifier that knows but some.
+        heads = None if unknown else checked
+        notices += _unknown_notices(unknown, labels, len(info.classes))
+        return _without_judges(given, data, heads, (classes, numbers), notices)
+    notices += _unknown_notices(unknown, labels, len(info.classes))
     answers = Answers.none(labels)
     answer_all(data, np.arange(labels.size), given.answer, answers)
     probabilities = probabilities_by(given.answer, data, rows)
-    majority = np.bincount(labels[plan.fit], minlength=len(classes)).argmax()
+    fit = plan.fit[known[plan.fit]]  # a label that it does not know has trained nothing
+    majority = np.bincount(labels[fit], minlength=len(classes)).argmax()
     metrics = measured(probabilities, labels[rows], classes, int(majority))
     trains, judged = np.zeros((2, labels.size), np.bool_)
-    trains[plan.fit] = judged[rows] = True
+    trains[fit] = judged[rows] = True
     return Judgement(
         classes=classes,
         labels=labels,
@@ -167,6 +171,7 @@ def _without_judges(
         found = unjudged(data, classes, labels)
         answers = Answers(labels, found.guesses, found.confidences, found.own)
         answer_all(data, np.arange(labels.size), given.answer, answers)
+        found = replace(found, trains=found.trains & (labels < len(given.info.classes)))
         said = "There is no image to judge the classifier on: how good it is, nobody knows."
     else:
         found = judged_by_heads(data, checked, classes, numbers, given.answer)

@@ -219,7 +219,8 @@ function drawLegend() {
     const button = make('button');
     button.type = 'button';
     button.setAttribute('aria-pressed', String(Boolean(group.style)));
-    button.append(sampleOf(group.style), isolated(group.title));
+    const title = group.title.trim() ? group.title : `'${group.title}'`; // a button needs a name
+    button.append(sampleOf(group.style), isolated(title));
     button.addEventListener('click', () => {
       toggle(map.colouring, number);
       drawLegend();
