@@ -106,7 +106,8 @@ def given_classifier(path: Path, data: Features, features: Path) -> Given:
 def judged_by_classifier(given: Given, data: Features, checked: Checked | None) -> Judgement:
     """Judge a classifier on the rows that were kept for that when it was trained.
 
-    Where there are none, the judgement is that of ``checked``.
+    Where there are none, the judgement is that of ``checked``, unless there are labels that the
+    classifier does not know: then nothing is judged.
     """
     info = given.info
     occurring = {data.classes[k] for k in np.unique(data.labels[data.labels >= 0]).tolist()}
@@ -116,14 +117,13 @@ def judged_by_classifier(given: Given, data: Features, checked: Checked | None) 
     numbers = np.array([number.get(name, -1) for name in data.classes], np.int64)
     labels = renumbered(data.labels, numbers)
     plan, notices = _planned(data, given.seed)
+    notices += _unknown_notices(unknown, labels, len(info.classes))
     known = (labels >= 0) & (labels < len(info.classes))
     rows = np.empty(0, np.int64) if plan is None else plan.judge[known[plan.judge]]
     if plan is None or not rows.size:
         # Other heads learn all labels: they would say nothing of a classifier that knows but some.
         heads = None if unknown else checked
-        notices += _unknown_notices(unknown, labels, len(info.classes))
         return _without_judges(given, data, heads, (classes, numbers), notices)
-    notices += _unknown_notices(unknown, labels, len(info.classes))
     answers = Answers.none(labels)
     answer_all(data, np.arange(labels.size), given.answer, answers)
     probabilities = probabilities_by(given.answer, data, rows)
@@ -140,7 +140,7 @@ def judged_by_classifier(given: Given, data: Features, checked: Checked | None) 
         own=answers.own,
         trains=trains,
         judged=judged,
-        judged_on=judged_by_it(plan),
+        judged_on=judged_by_it(rows.size, plan),
         metrics=metrics,
         mistakes=answers.wrong(rows),
         curves=curves_of(probabilities, labels[rows], given.temperature),
@@ -193,9 +193,8 @@ def _unknown_notices(unknown: Sequence[str], labels: Ints, known: int) -> list[s
     return [notice]
 
 
-def judged_by_it(plan: Plan) -> str:
-    """On which images a classifier was judged, in words."""
-    count = plan.judge.size
+def judged_by_it(count: int, plan: Plan) -> str:
+    """On which images, and how many, a classifier was judged; in words."""
     return f"{count:,} image{'' if count == 1 else 's'}: {plan.judged_on}, by the classifier"
 
 

@@ -132,7 +132,7 @@ def _judges(
 ) -> _Judges | None:
     plan = task.plan
     if plan.judge.size:
-        return _Judges(plan.judge, probabilities[plan.judge], judged_by_it(plan))
+        return _Judges(plan.judge, probabilities[plan.judge], judged_by_it(plan.judge.size, plan))
     if not plan.folds or task.classes != list(given.info.classes):
         return None
 
