@@ -9,10 +9,9 @@ from typing import Any
 import click
 
 from tlpipe.cli.kinds import FEATURES, JSON
-from tlpipe.cli.options import overwrite_option
+from tlpipe.cli.options import near_option, overwrite_option, seed_option
 from tlpipe.cli.progress import progress
 from tlpipe.cli.show import counted, say, show_table, shown
-from tlpipe.types import DEFAULT_SEED
 
 _DEFAULT_MOST = 10
 _EXAMPLES = 3  # of each class; a table of ten of each is read by nobody
@@ -25,13 +24,7 @@ _LABEL_BESIDE_SPLIT = 8
 @click.command("audit")
 @click.argument("features", type=FEATURES)
 @click.option("-o", "--output", type=JSON, help="Write all that was found as JSON (.json), too.")
-@click.option(
-    "--near",
-    type=click.FloatRange(0, 1, min_open=True),
-    metavar="COSINE",
-    help="Images count as nearly the same from this cosine of their embeddings on."
-    "  [default: 0.95]",
-)
+@near_option
 @click.option(
     "--most",
     type=click.IntRange(min=1),
@@ -39,13 +32,7 @@ _LABEL_BESIDE_SPLIT = 8
     show_default=True,
     help="Lines of each table.",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=DEFAULT_SEED,
-    show_default=True,
-    help="Another seed makes other folds to check labels with.",
-)
+@seed_option("Another seed makes other folds to check labels with.")
 @overwrite_option
 def audit_command(
     features: Path,

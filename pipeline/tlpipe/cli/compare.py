@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from tlpipe.cli.kinds import FEATURES, JSON
-from tlpipe.cli.options import overwrite_option
+from tlpipe.cli.options import overwrite_option, seed_option
 from tlpipe.cli.progress import progress
 from tlpipe.cli.show import counted, say, show_line, show_table
 from tlpipe.cli.usage import Choice
-from tlpipe.types import DEFAULT_SEED
 
 if TYPE_CHECKING:
     from tlpipe.stages.metrics import Difference
@@ -32,13 +31,7 @@ if TYPE_CHECKING:
     " test split, which then no longer tells how good the chosen one is.",
 )
 @click.option("--no-speed", is_flag=True, help="Do not run the networks to measure their time.")
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=DEFAULT_SEED,
-    show_default=True,
-    help="Another seed judges in other folds.",
-)
+@seed_option("Another seed judges in other folds.")
 @overwrite_option
 def compare_command(
     features: tuple[Path, ...],

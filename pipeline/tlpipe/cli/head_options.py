@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tlpipe.cli.options import seed_option
 from tlpipe.cli.usage import Choice
 from tlpipe.label_cells import DEFAULT_SEPARATOR
 from tlpipe.last_layer import CLASS_WEIGHTS, HEAD_KINDS
 from tlpipe.quantities import parsed_bytes
-from tlpipe.types import DEFAULT_SEED
 
 if TYPE_CHECKING:
     from tlpipe.workflows.train_options import TrainOptions
@@ -81,13 +81,7 @@ def head_options(command: F) -> F:
             help="Embeddings too large for it are read anew in each pass; by default half of the"
             " machine's memory.",
         ),
-        click.option(
-            "--seed",
-            type=click.IntRange(min=0),
-            default=DEFAULT_SEED,
-            show_default=True,
-            help="Which images are held out, where the source has no splits.",
-        ),
+        seed_option("Which images are held out, where the source has no splits."),
     ]
     for option in reversed(added):
         command = option(command)

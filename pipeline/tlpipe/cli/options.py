@@ -13,7 +13,7 @@ from tlpipe.cli.kinds import PATH as PATH
 from tlpipe.cli.usage import Choice
 from tlpipe.execution import DEVICES, ENGINES, PRECISIONS, RUNTIMES
 from tlpipe.quantities import parsed_limit
-from tlpipe.types import DECODE_MODES
+from tlpipe.types import DECODE_MODES, DEFAULT_SEED
 
 if TYPE_CHECKING:
     from tlpipe.stages.source import Source
@@ -47,6 +47,22 @@ source_argument = click.argument("source", type=SOURCE)
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace outputs that exist already."
 )
+allow_outside_option = click.option(
+    "--allow-outside",
+    type=SOURCE,
+    metavar="FOLDER",
+    multiple=True,
+    help="Folder outside the source into which its links and paths may lead, or address below which"
+    " its addresses may lie in a private network or an object store; / for anywhere on disk. May be"
+    " given several times.",
+)
+near_option = click.option(
+    "--near",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="COSINE",
+    help="Images count as nearly the same from this cosine of their embeddings on."
+    "  [default: 0.95]",
+)
 set_above_option = click.option(
     "--set-above",
     metavar="ROWS",
@@ -59,6 +75,17 @@ set_above_option = click.option(
 def output_option(help_text: str, kind: File = PATH) -> Callable[[F], F]:
     """``-o/--output``, required: a file of this kind."""
     return click.option("-o", "--output", type=kind, required=True, help=help_text)
+
+
+def seed_option(help_text: str) -> Callable[[F], F]:
+    """``--seed``, and what another one changes."""
+    return click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=DEFAULT_SEED,
+        show_default=True,
+        help=help_text,
+    )
 
 
 def run_options(command: F) -> F:
@@ -109,15 +136,7 @@ def run_options(command: F) -> F:
             help="Write a trace (.json) of what each thread does: open it at ui.perfetto.dev or in"
             " chrome://tracing.",
         ),
-        click.option(
-            "--allow-outside",
-            type=SOURCE,
-            metavar="FOLDER",
-            multiple=True,
-            help="Folder outside the source into which its links and paths may lead, or address"
-            " below which its addresses may lie in a private network or an object store; / for"
-            " anywhere on disk. May be given several times.",
-        ),
+        allow_outside_option,
     ):
         command = option(command)
     return command

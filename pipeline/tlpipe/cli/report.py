@@ -11,11 +11,19 @@ import click
 from click.core import ParameterSource
 
 from tlpipe.cli.kinds import SOURCE, File
-from tlpipe.cli.options import opened_source, output_option, overwrite_option
+from tlpipe.cli.options import (
+    allow_outside_option,
+    near_option,
+    opened_source,
+    output_option,
+    overwrite_option,
+    seed_option,
+)
 from tlpipe.cli.progress import progress
 from tlpipe.cli.show import counted, say
+from tlpipe.cli.usage import Choice
 from tlpipe.files import check_output
-from tlpipe.types import DEFAULT_SEED, FEATURE_SUFFIXES, PAGE_SUFFIXES
+from tlpipe.types import FEATURE_SUFFIXES, PAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from tlpipe.stages.source import Source
@@ -48,32 +56,14 @@ _OF_SEVERAL = ("no_speed",)
 @click.option(
     "--map",
     "map_kind",
-    type=click.Choice(("pca", "umap")),
+    type=Choice(("pca", "umap")),
     help="umap: a second map, which shows groups better (pip install 'tlpipe[umap]')."
     "  [default: pca]",
 )
-@click.option(
-    "--near",
-    type=click.FloatRange(0, 1, min_open=True),
-    metavar="COSINE",
-    help="Images count as nearly the same from this cosine of their embeddings on."
-    "  [default: 0.95]",
-)
-@click.option(
-    "--allow-outside",
-    metavar="FOLDER",
-    multiple=True,
-    help="Folder outside the source into which its links and paths may lead, as for 'tlpipe embed'."
-    " May be given several times.",
-)
+@near_option
+@allow_outside_option
 @click.option("--no-speed", is_flag=True, help="Of several files: do not measure their networks.")
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=DEFAULT_SEED,
-    show_default=True,
-    help="Of the folds and of the sample.",
-)
+@seed_option("Of the folds and of the sample.")
 @overwrite_option
 @click.pass_context
 def report_command(

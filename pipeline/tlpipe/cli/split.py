@@ -9,10 +9,10 @@ import click
 
 from tlpipe.cli.kinds import FEATURES
 from tlpipe.cli.log import facts_of
-from tlpipe.cli.options import overwrite_option
+from tlpipe.cli.options import overwrite_option, seed_option
 from tlpipe.cli.show import counted, say, show_table
 from tlpipe.errors import OptionError
-from tlpipe.types import DEFAULT_SEED, Split
+from tlpipe.types import Split
 
 _PART = click.FloatRange(0, 1)
 
@@ -40,13 +40,7 @@ _PART = click.FloatRange(0, 1)
     help="The same, with the objects' names in a column of a CSV file, beside a column 'path' or"
     " 'key'.",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=DEFAULT_SEED,
-    show_default=True,
-    help="Another seed assigns otherwise.",
-)
+@seed_option("Another seed assigns otherwise.")
 @click.option("--anew", is_flag=True, help="Assign again what this recipe has assigned before.")
 @click.option(
     "-o", "--output", type=FEATURES, help="Write another feature file.  [default: replace FEATURES]"
