@@ -35,6 +35,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+CUT_OR_DAMAGED = "It was cut, or is damaged: make or copy it again."
+"""Hint of errors about a file of which something is missing, or makes no sense."""
+
 
 class TlpipeError(Exception):
     """Base of all errors that tlpipe raises on purpose.

@@ -23,6 +23,7 @@ _USUAL_HEADER_BYTES = 512
 _HEADER_BYTES = 64 << 10  # a header may hold statistics: the least and the greatest text
 _STOP, _TRUE, _FALSE, _BYTE, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(11)
 _DEEPEST = 8
+_AGAIN = "Make or copy it again."
 
 
 Value = Union[int, bytes, dict[int, "Value"], None]  # noqa: UP007  (it names itself)
@@ -70,7 +71,7 @@ def walk_pages(stream: BinaryIO, start: int, values: int, where: str) -> Iterato
         if min(unpacked, packed) < 0:
             raise TableError(
                 f"{where} is damaged: a page states no size.",
-                hint="Make or copy it again.",
+                hint=_AGAIN,
             )
         if unpacked > MOST_PAGE:
             raise _too_much(where, unpacked, MOST_PAGE)
@@ -82,7 +83,7 @@ def walk_pages(stream: BinaryIO, start: int, values: int, where: str) -> Iterato
         elif 7 not in fields and 6 not in fields:  # no dictionary and no index either
             raise TableError(
                 f"{where} is damaged: a page is of no known kind.",
-                hint="Make or copy it again.",
+                hint=_AGAIN,
             )
         yield Page(count, unpacked, 7 in fields)
         seen += count
@@ -120,7 +121,7 @@ def _too_much(where: str, claimed: int, most: int) -> TableError:
     return TableError(
         f"{where} has pages that claim to unpack to {claimed:,} bytes, far more than its"
         f" file can hold (at most {most:,} are believed).",
-        hint="Make or copy it again.",
+        hint=_AGAIN,
     )
 
 

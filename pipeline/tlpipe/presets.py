@@ -21,6 +21,7 @@ from tlpipe.near import no_file
 from tlpipe.records import RecordError, build
 from tlpipe.types import Preprocess
 
+_FOREIGN = "It must be JSON, as transformers and timm write it: an object."
 _BASE = Preprocess(
     colour="rgb",
     resize="exact",
@@ -154,12 +155,12 @@ def _from_json(path: Path, image_size: tuple[int, int]) -> Preprocess:
     except (OSError, RecursionError, ValueError) as exc:
         raise CardError(
             f"{where} cannot be read: {exc}.",
-            hint="It must be JSON, as transformers and timm write it: an object.",
+            hint=_FOREIGN,
         ) from exc
     if not isinstance(table, Mapping):
         raise CardError(
             f"{where} is {table!r}; it must be a table.",
-            hint="It must be JSON, as transformers and timm write it: an object.",
+            hint=_FOREIGN,
         )
     return from_foreign(table, image_size, where)
 

@@ -37,6 +37,7 @@ _IR_VERSION = 8
 _EPSILON = 1e-3
 _STEM_FILTERS = 32
 _HEAD_FILTERS = 1280
+_FETCH = "Fetch the weights that the card names: tlpipe models pull BACKBONE."
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class _Builder:
         if name not in self._tensors:
             raise WeightsError(
                 f"The checkpoint has no tensor {name!r}: it is another network.",
-                hint="Fetch the weights that the card names: tlpipe models pull BACKBONE.",
+                hint=_FETCH,
             )
         self.initializers.setdefault(name, numpy_helper.from_array(self._tensors[name], name))
         return name
@@ -172,7 +173,7 @@ class _Builder:
             raise WeightsError(
                 f"The checkpoint's tensor {weight!r} has the shape {found}; expected was"
                 f" {expected}: it is another network.",
-                hint="Fetch the weights that the card names: tlpipe models pull BACKBONE.",
+                hint=_FETCH,
             )
         before, after = same_padding(x.size, kernel, stride)
         y = self.add(

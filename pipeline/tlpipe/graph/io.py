@@ -34,6 +34,7 @@ from tlpipe.graph.references import (
 if TYPE_CHECKING:
     from tlpipe.seams import OpenGraph, RunGraph
 
+_ANOTHER = "Name an ONNX file (.onnx), or export or copy it again."
 _LIMIT = 2**31 - 1  # bytes of one protocol buffer
 
 
@@ -51,7 +52,7 @@ def load_model(path: Path) -> onnx.ModelProto:
     if is_file(path) and not path.stat().st_size:  # it could not be mapped
         raise BackboneError(
             f"{where} is no ONNX model: it is empty.",
-            hint="Name an ONNX file (.onnx), or export or copy it again.",
+            hint=_ANOTHER,
         )
     try:
         with (
@@ -67,17 +68,17 @@ def load_model(path: Path) -> onnx.ModelProto:
     except (OSError, DecodeError, ValueError) as exc:
         raise BackboneError(
             f"{where} cannot be read as an ONNX model: {exc}.",
-            hint="Name an ONNX file (.onnx), or export or copy it again.",
+            hint=_ANOTHER,
         ) from exc
     if not model.graph.node:
         raise BackboneError(
             f"{where} is no ONNX model: it holds no node.",
-            hint="Name an ONNX file (.onnx), or export or copy it again.",
+            hint=_ANOTHER,
         )
     if (name := _no_text(model)) is not None:
         raise BackboneError(
             f"{where} is damaged: the name {name!r} in it is no UTF-8.",
-            hint="Name an ONNX file (.onnx), or export or copy it again.",
+            hint=_ANOTHER,
         )
     resolve(model, path, mark)
     return model

@@ -23,6 +23,8 @@ from tlpipe.workflows.jobs.record import FORMAT as RUN_FORMAT
 if TYPE_CHECKING:
     from tlpipe.stages.store import FeatureHeader
 
+_ANOTHER = "Name a feature file, a classifier, predictions, a report or a run record."
+
 
 @dataclass(frozen=True)
 class Inspection:
@@ -216,7 +218,7 @@ def _predictions(path: Path) -> Inspection:
     if path.suffix.lower() == ".jsonl" and not statuses:
         raise UnknownFileError(
             f"{str(path)!r} is empty.",
-            hint="Name a feature file, a classifier, predictions, a report or a run record.",
+            hint=_ANOTHER,
         )
     return Inspection(
         "predictions",
@@ -247,13 +249,13 @@ def _report(path: Path) -> Inspection:
     except (RecursionError, ValueError) as exc:
         raise UnknownFileError(
             f"{str(path)!r} is no JSON text: {exc}.",
-            hint="Name a feature file, a classifier, predictions, a report or a run record.",
+            hint=_ANOTHER,
         ) from exc
     kind = _REPORTS.get(str(report.get("format"))) if isinstance(report, dict) else None
     if kind is None:
         raise UnknownFileError(
             f"{str(path)!r} is no report of tlpipe's.",
-            hint="Name a feature file, a classifier, predictions, a report or a run record.",
+            hint=_ANOTHER,
         )
     facts = {k: v for k, v in report.items() if k not in ("format", "format_version")}
     return Inspection(kind, facts)

@@ -13,6 +13,9 @@ from tlpipe.files import is_utf8
 
 CPU = "CPUExecutionProvider"
 
+EXPORT_AGAIN = "Export it again for this ONNX Runtime ('tlpipe doctor' names its version)."
+"""Hint where ONNX Runtime cannot do with a network."""
+
 # Merges a Pad with zeros into a MaxPool, which pads with the lowest number: wrong where values may
 # be negative (ResNet v2 of Keras, exported with channels first: a third off, ONNX Runtime 1.31).
 # The second makes 8-bit integers, with one scale for all channels, of float weights that stand
@@ -50,7 +53,7 @@ def open_session(model: Path | bytes, providers: list[Any]) -> onnxruntime.Infer
         name = "The network" if isinstance(model, bytes) else f"{str(model)!r}"
         raise BackboneError(
             f"{name} cannot be opened by ONNX Runtime: {exc}",
-            hint="Export it again for this ONNX Runtime ('tlpipe doctor' names its version).",
+            hint=EXPORT_AGAIN,
         ) from exc
 
 

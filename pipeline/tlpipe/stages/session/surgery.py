@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import onnxruntime
 
 from tlpipe.errors import BackboneError
-from tlpipe.stages.session.opening import CPU, WRONG_OPTIMIZERS
+from tlpipe.stages.session.opening import CPU, EXPORT_AGAIN, WRONG_OPTIMIZERS
 
 if TYPE_CHECKING:
     from tlpipe.seams import RunGraph
@@ -26,7 +26,7 @@ class _OpenedGraph:
         except Exception as exc:  # ONNX Runtime's exceptions have no common base
             raise BackboneError(
                 f"The network cannot be run: {exc}",
-                hint="Export it again for this ONNX Runtime ('tlpipe doctor' names its version).",
+                hint=EXPORT_AGAIN,
             ) from exc
         return values
 
@@ -71,6 +71,6 @@ def open_graph(content: bytes, folder: str, *, optimised: bool = False) -> RunGr
     except Exception as exc:  # ONNX Runtime's exceptions have no common base
         raise BackboneError(
             f"The network cannot be opened by ONNX Runtime: {exc}",
-            hint="Export it again for this ONNX Runtime ('tlpipe doctor' names its version).",
+            hint=EXPORT_AGAIN,
         ) from exc
     return _OpenedGraph(session)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from tlpipe.errors import SourceError
+from tlpipe.errors import CUT_OR_DAMAGED, SourceError
 from tlpipe.stages.source.open_files import ChangedError, OpenFiles, Stamp
 from tlpipe.stages.source.rasters import PIXEL_BYTES, PixelKind, image_file
 from tlpipe.stages.source.reading import MAX_FILE_BYTES, too_large, unreadable
@@ -216,7 +216,7 @@ def check_rasters(rasters: Rasters, where: str) -> None:
         raise SourceError(
             f"{where} states {shape}, which take {expected:,} bytes with their header; it has"
             f" {rasters.piece.size:,}.",
-            hint="It was cut, or is damaged: make or copy it again.",
+            hint=CUT_OR_DAMAGED,
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tlpipe.errors import SourceError
+from tlpipe.errors import CUT_OR_DAMAGED, SourceError
 from tlpipe.stages.source.array_reader import (
     ArrayPlace,
     ArrayReader,
@@ -115,7 +115,7 @@ def array_source(
         except PackedError as exc:
             raise SourceError(
                 f"A file of the source {name!r} {exc}.",
-                hint="It was cut, or is damaged: make or copy it again.",
+                hint=CUT_OR_DAMAGED,
             ) from exc
         except OSError as exc:
             raise unreadable_source(name, exc) from exc

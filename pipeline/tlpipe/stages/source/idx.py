@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tlpipe.errors import SourceError
+from tlpipe.errors import CUT_OR_DAMAGED, SourceError
 from tlpipe.files import is_file
 from tlpipe.stages.source.array_reader import (
     Piece,
@@ -178,7 +178,7 @@ def _labels(path: Path, number: int, names: list[str] | None) -> Labels:
     if header.size != 8 + width * header.shape[0]:
         raise SourceError(
             f"{where} states {header.shape[0]:,} labels and has {header.size - 8:,} bytes of them.",
-            hint="It was cut, or is damaged: make or copy it again.",
+            hint=CUT_OR_DAMAGED,
         )
 
     def decode(content: bytes) -> list[int]:
@@ -204,7 +204,7 @@ def _header(path: Path, where: str) -> _Header:
     except (OSError, EOFError, zlib.error) as exc:
         raise SourceError(
             f"{where} cannot be read: {exc}.",
-            hint="It was cut, or is damaged: make or copy it again.",
+            hint=CUT_OR_DAMAGED,
         ) from exc
     axes = start[3] if len(start) > 3 else 0
     if start[:2] != b"\0\0" or not 1 <= axes <= 4 or len(start) < 4 + 4 * axes:

@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from tlpipe.errors import SourceError
+from tlpipe.errors import CUT_OR_DAMAGED, SourceError
 from tlpipe.stages.source.archive_reader import LOCAL_HEADER, Packed
 from tlpipe.stages.source.array_reader import PackedError, Piece, Pieces
 from tlpipe.stages.source.survey import Survey
@@ -71,14 +71,14 @@ def _piece(pieces: Pieces, place: Packed, where: str) -> Piece:
     if len(local) < LOCAL_HEADER.size or not local.startswith(b"PK\3\4"):
         raise SourceError(
             f"{where} does not begin where the archive's directory says.",
-            hint="It was cut, or is damaged: make or copy it again.",
+            hint=CUT_OR_DAMAGED,
         )
     name_size, extra_size = LOCAL_HEADER.unpack(local)[-2:]
     start = place.offset + LOCAL_HEADER.size + name_size + extra_size
     if start + place.packed_size > place.stamp[0]:
         raise SourceError(
             f"{where} reaches beyond the end of the archive.",
-            hint="It was cut, or is damaged: make or copy it again.",
+            hint=CUT_OR_DAMAGED,
         )
     if place.method == STORED:
         return Piece(0, start, place.size)
@@ -97,9 +97,7 @@ def stored(pieces: Pieces, piece: Piece, where: str) -> Stored:
     try:
         start = pieces.start(piece, _MOST_HEADER + 12, stamp)
     except PackedError as exc:
-        raise SourceError(
-            f"{where} {exc}.", hint="It was cut, or is damaged: make or copy it again."
-        ) from exc
+        raise SourceError(f"{where} {exc}.", hint=CUT_OR_DAMAGED) from exc
     skip, shape, fortran, dtype = _header(start, where)
     if dtype.hasobject or dtype.names or dtype.subdtype or dtype.itemsize < 1:
         raise SourceError(
@@ -120,7 +118,7 @@ def stored(pieces: Pieces, piece: Piece, where: str) -> Stored:
         raise SourceError(
             f"{where} states the shape {shape} of {dtype}, which takes {skip + size:,} bytes with"
             f" its header; it has {piece.size:,}.",
-            hint="It was cut, or is damaged: make or copy it again.",
+            hint=CUT_OR_DAMAGED,
         )
     return Stored(piece, skip, shape, dtype, where)
 
@@ -157,11 +155,11 @@ def _header(start: bytes, where: str) -> tuple[int, tuple[int, ...], bool, Any]:
         # RecursionError ...): whatever it is, it is the header's fault.
         raise SourceError(
             f"{where} has a damaged header: {str(exc)[:200]}",
-            hint="It was cut, or is damaged: make or copy it again.",
+            hint=CUT_OR_DAMAGED,
         ) from exc
     if any(length < 0 for length in shape):
         raise SourceError(
             f"{where} states the shape {shape}.",
-            hint="It was cut, or is damaged: make or copy it again.",
+            hint=CUT_OR_DAMAGED,
         )
     return begin + length, shape, fortran, dtype

@@ -26,6 +26,8 @@ MOST_CHARACTERS = 1 << 20
 
 MOST_COLUMNS = 10_000
 
+_CORRECT = "Correct it, or make the file again."
+
 brief = reprlib.Repr()
 brief.maxlist, brief.maxstring, brief.maxother = 20, 200, 200
 
@@ -180,11 +182,11 @@ def check_text(batch: RowBatch, where: str) -> None:
             if value and "\0" in value:
                 raise SourceError(
                     f"{where}, {batch.where(row)} holds a NUL character.",
-                    hint="Correct it, or make the file again.",
+                    hint=_CORRECT,
                 )
             if value and not is_utf8(value):
                 raise SourceError(
                     f"{where}, {batch.where(row)} holds half a character (a lone surrogate):"
                     f" {brief.repr(value)}.",
-                    hint="Correct it, or make the file again.",
+                    hint=_CORRECT,
                 )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tlpipe.errors import TableError, TlpipeError
+from tlpipe.errors import CUT_OR_DAMAGED, TableError, TlpipeError
 from tlpipe.types import Split
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def foreign_errors(where: str) -> Iterator[None]:
         said = text if len(text) <= 300 else f"{text[:300]}..."
         raise TableError(
             f"{where} cannot be read: {type(exc).__name__}: {said}",
-            hint="It was cut, or is damaged: make or copy it again.",
+            hint=CUT_OR_DAMAGED,
         ) from exc
 
 

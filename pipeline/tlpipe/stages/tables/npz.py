@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from tlpipe.errors import TableError
+from tlpipe.errors import CUT_OR_DAMAGED, TableError
 from tlpipe.stages.tables.block import MOST_NOTE, Table, TableBlock
 from tlpipe.stages.tables.checks import (
     ALIASES,
@@ -141,7 +141,7 @@ class NpzTable(Table):
             raise TableError(
                 f"{what} claims the shape {brief.repr(shape)} of {dtype}, {size:,} bytes, and has"
                 f" {info.file_size - start:,}.",
-                hint="It was cut, or is damaged: make or copy it again.",
+                hint=CUT_OR_DAMAGED,
             )
         if fortran and len(shape) > 1:
             raise TableError(
@@ -290,6 +290,6 @@ def _array_header(stream: IO[bytes], what: str) -> tuple[tuple[int, ...], bool, 
     if any(length < 0 for length in shape):
         raise TableError(
             f"{what} has the shape {brief.repr(shape)}.",
-            hint="It was cut, or is damaged: make or copy it again.",
+            hint=CUT_OR_DAMAGED,
         )
     return shape, fortran, dtype, 8 + len(field) + length

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tlpipe.errors import TableError
+from tlpipe.errors import CUT_OR_DAMAGED, TableError
 from tlpipe.parquet_guard import chunks_of, first_page, open_parquet
 from tlpipe.parquet_pages import check_pages
 from tlpipe.stages.tables.block import MOST_NOTE, SPLIT_TEXTS, Table, TableBlock, TableSource
@@ -102,7 +102,7 @@ class ParquetTable(Table):
                 raise TableError(
                     f"{self.where} claims to hold {claimed:,} bytes, far more than its file can"
                     f" (at most {most:,} are believed).",
-                    hint="It was cut, or is damaged: make or copy it again.",
+                    hint=CUT_OR_DAMAGED,
                 )
 
     def _check_pages(self, path: Path, most: int) -> None:
@@ -130,7 +130,7 @@ class ParquetTable(Table):
         if first != self.count:
             raise TableError(
                 f"{self.where} is damaged: it states {self.count:,} rows and has {first:,}.",
-                hint="It was cut, or is damaged: make or copy it again.",
+                hint=CUT_OR_DAMAGED,
             )
 
     def _block(self, batch: Any, first: int) -> TableBlock:
