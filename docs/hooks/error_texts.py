@@ -20,6 +20,7 @@ PACKAGE = Path(tlpipe.__file__).parent
 # Methods of texts and functions that leave a value recognisable: shown as the value itself.
 _TRANSPARENT = {"str", "repr", "list", "sorted", "sum", "shown", "brief", "set", "tuple", "dict"}
 _TRANSPARENT |= {
+    "by_count",
     "_shown",
     "type",
     "int",

@@ -1,12 +1,24 @@
-"""Amounts as people write them: on the command line, and in a job file.
+"""Amounts as people write them: read from the command line and from a job file, and told.
 
-Each takes a text and gives a number; a ``ValueError`` says what is no such amount, in a sentence.
-Part of the vocabulary: imports nothing of tlpipe's.
+What reads takes a text and gives a number; a ``ValueError`` says what is no such amount, in a
+sentence. Part of the vocabulary: imports nothing of tlpipe's.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+
+
+def counted(number: int, noun: str) -> str:
+    """`number` and `noun`, in the plural where there are not one: "1 image", "1,200 images"."""
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}" + ("" if number == 1 else plural)
+
+
+def by_count(counts: Counter[str]) -> str:
+    """What was counted, the commonest first: "1,200 truncated, 1 empty"."""
+    return ", ".join(f"{count:,} {what}" for what, count in counts.most_common())
 
 
 def parsed_limit(text: str, *, whole: bool = False) -> float:

@@ -11,7 +11,8 @@ import click
 from tlpipe.cli.kinds import FEATURES, JSON
 from tlpipe.cli.options import near_option, overwrite_option, seed_option
 from tlpipe.cli.progress import progress
-from tlpipe.cli.show import counted, say, show_table, shown
+from tlpipe.cli.show import say, show_table, shown
+from tlpipe.quantities import counted
 
 _DEFAULT_MOST = 10
 _EXAMPLES = 3  # of each class; a table of ten of each is read by nobody

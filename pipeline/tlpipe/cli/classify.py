@@ -23,9 +23,10 @@ from tlpipe.cli.options import (
 )
 from tlpipe.cli.progress import progress
 from tlpipe.cli.sections import Sectioned
-from tlpipe.cli.show import counted, say, show_rejects, show_survey
+from tlpipe.cli.show import say, show_rejects, show_survey
 from tlpipe.cli.show_metrics import show_metrics
 from tlpipe.cli.usage import Choice, check_order
+from tlpipe.quantities import counted
 from tlpipe.types import SPLIT_CHOICES
 
 if TYPE_CHECKING:

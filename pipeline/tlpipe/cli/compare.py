@@ -10,8 +10,9 @@ import click
 from tlpipe.cli.kinds import FEATURES, JSON
 from tlpipe.cli.options import overwrite_option, seed_option
 from tlpipe.cli.progress import progress
-from tlpipe.cli.show import counted, say, show_line, show_table
+from tlpipe.cli.show import say, show_line, show_table
 from tlpipe.cli.usage import Choice
+from tlpipe.quantities import counted
 
 if TYPE_CHECKING:
     from tlpipe.stages.metrics import Difference

@@ -9,9 +9,10 @@ import click
 
 from tlpipe.cli.kinds import SOURCE
 from tlpipe.cli.network_options import backbone_option
-from tlpipe.cli.show import counted, shown
+from tlpipe.cli.show import shown
 from tlpipe.cli.usage import Choice
 from tlpipe.execution import DEVICES
+from tlpipe.quantities import counted
 
 if TYPE_CHECKING:
     from tlpipe.workflows.doctor import Diagnosis, Speed

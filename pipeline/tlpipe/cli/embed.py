@@ -24,7 +24,8 @@ from tlpipe.cli.options import (
 )
 from tlpipe.cli.progress import progress
 from tlpipe.cli.sections import Sectioned
-from tlpipe.cli.show import counted, say, show_rejects, show_survey
+from tlpipe.cli.show import say, show_rejects, show_survey
+from tlpipe.quantities import counted
 
 
 @click.command("embed", cls=Sectioned)

@@ -9,7 +9,8 @@ import click
 from tlpipe.cli.log import facts_of
 from tlpipe.cli.options import PATH, output_option, overwrite_option
 from tlpipe.cli.progress import progress
-from tlpipe.cli.show import counted, say
+from tlpipe.cli.show import say
+from tlpipe.quantities import counted
 
 RUNTIME_VARIABLE = "TLPIPE_ORT_WEB"
 

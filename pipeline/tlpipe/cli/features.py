@@ -15,8 +15,9 @@ from tlpipe.cli.options import (
     overwrite_option,
     set_above_option,
 )
-from tlpipe.cli.show import counted, say
+from tlpipe.cli.show import say
 from tlpipe.errors import OptionError
+from tlpipe.quantities import counted
 
 
 @click.command("export")

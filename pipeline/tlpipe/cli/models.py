@@ -22,8 +22,9 @@ from tlpipe.cli.options import (
 )
 from tlpipe.cli.progress import progress
 from tlpipe.cli.sections import Sectioned
-from tlpipe.cli.show import counted, say, show_table
+from tlpipe.cli.show import say, show_table
 from tlpipe.cli.show_network import network_report, show_check, show_network
+from tlpipe.quantities import counted
 
 
 @click.group("models")

@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from tlpipe.cli.kinds import FEATURES, File
-from tlpipe.cli.show import counted, say, shown
+from tlpipe.cli.show import say, shown
+from tlpipe.quantities import counted
 from tlpipe.types import FEATURE_SUFFIXES
 
 _SHOWN = 20

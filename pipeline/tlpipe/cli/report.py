@@ -20,9 +20,10 @@ from tlpipe.cli.options import (
     seed_option,
 )
 from tlpipe.cli.progress import progress
-from tlpipe.cli.show import counted, say
+from tlpipe.cli.show import say
 from tlpipe.cli.usage import Choice
 from tlpipe.files import check_output
+from tlpipe.quantities import counted
 from tlpipe.types import FEATURE_SUFFIXES, PAGE_SUFFIXES
 
 if TYPE_CHECKING:

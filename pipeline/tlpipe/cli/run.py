@@ -13,8 +13,9 @@ from tlpipe.cli.kinds import JOB
 from tlpipe.cli.log import emit, facts_of
 from tlpipe.cli.options import TOO_MANY_REJECTS
 from tlpipe.cli.progress import duration, progress
-from tlpipe.cli.show import counted, say, show_line, show_survey
+from tlpipe.cli.show import say, show_line, show_survey
 from tlpipe.cli.train import show_trained
+from tlpipe.quantities import by_count, counted
 
 if TYPE_CHECKING:
     from tlpipe.workflows.jobs.estimate import Estimate
@@ -70,7 +71,7 @@ def _dry_run(job: Job) -> None:
             f" the source: {found.rate:,.0f} images/s on {found.provider}."
         )
     if found.rejects:
-        reasons = ", ".join(f"{n:,} {reason}" for reason, n in found.rejects.most_common())
+        reasons = by_count(found.rejects)
         show_line(f"Of these {found.rejects.total():,} would be rejected: {reasons}.")
     if found.seconds is not None:
         show_line(_cost(found))

@@ -19,6 +19,7 @@ import click
 
 from tlpipe.cli.log import Level, emit, is_json, stop_writing
 from tlpipe.cli.volume import Volume, elapsed_s, volume
+from tlpipe.quantities import by_count, counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -99,12 +100,6 @@ def shown(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def counted(number: int, noun: str) -> str:
-    """`number` and `noun`, in the plural where there are not one: "1 image", "1,200 images"."""
-    plural = "es" if noun.endswith("s") else "s"
-    return f"{number:,} {noun}" + ("" if number == 1 else plural)
-
-
 def survey_facts(survey: Survey) -> dict[str, Any]:
     """What a source holds, as plain values."""
     classes: Counter[str] = Counter()
@@ -143,7 +138,7 @@ def show_survey(survey: Survey) -> None:
         more = f" and {len(totals) - 20} more" if len(totals) > 20 else ""
         say(f"Classes ({len(totals)}): {some}{more}.")
     if survey.skipped:
-        skipped = ", ".join(f"{n:,} {what}" for what, n in survey.skipped.most_common())
+        skipped = by_count(survey.skipped)
         say(f"Skipped: {skipped}.")
     for notice in survey.notices:
         say(notice)
@@ -152,7 +147,7 @@ def show_survey(survey: Survey) -> None:
 def show_rejects(rejects: Counter[str], where: str) -> None:
     """How many items were left out and why; nothing where there are none."""
     if rejects:
-        reasons = ", ".join(f"{n:,} {reason}" for reason, n in rejects.most_common())
+        reasons = by_count(rejects)
         message = f"Rejected {rejects.total():,}: {reasons}. {where}"
         say(message, "rejects", level="warning", rejects=dict(rejects.most_common()))
 

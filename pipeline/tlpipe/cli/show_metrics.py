@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tlpipe.cli.show import counted, screen_width, show_line, show_table
+from tlpipe.cli.show import screen_width, show_line, show_table
+from tlpipe.quantities import counted
 
 if TYPE_CHECKING:
     from tlpipe.stages.metrics import Estimate, Metrics, MultilabelMetrics

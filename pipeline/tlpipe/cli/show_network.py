@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tlpipe.cli.show import counted, say, show_rejects, show_table, shown
+from tlpipe.cli.show import say, show_rejects, show_table, shown
+from tlpipe.quantities import counted
 
 if TYPE_CHECKING:
     from tlpipe.workflows.check import CheckResult

@@ -10,8 +10,9 @@ import click
 from tlpipe.cli.kinds import FEATURES
 from tlpipe.cli.log import facts_of
 from tlpipe.cli.options import overwrite_option, seed_option
-from tlpipe.cli.show import counted, say, show_table
+from tlpipe.cli.show import say, show_table
 from tlpipe.errors import OptionError
+from tlpipe.quantities import counted
 from tlpipe.types import Split
 
 _PART = click.FloatRange(0, 1)

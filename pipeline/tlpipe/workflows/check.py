@@ -24,6 +24,7 @@ from tlpipe.errors import CardError, OptionError, SourceError
 from tlpipe.graph.analyse import prepared_input
 from tlpipe.graph.io import write_model
 from tlpipe.presets import PRESETS, find_preprocess, preset
+from tlpipe.quantities import by_count
 from tlpipe.stages.session import open_graph, open_network
 from tlpipe.stages.source import Source
 from tlpipe.stages.weights import class_networks, full_network, resolved
@@ -173,9 +174,8 @@ def check_backbone(
                 else:
                     rejects[outcome.reject.reason.value] += 1
             if not rows:
-                why = ", ".join(f"{n} {reason}" for reason, n in rejects.most_common())
                 raise SourceError(
-                    f"No image of {source.name!r} could be read: {why}.",
+                    f"No image of {source.name!r} could be read: {by_count(rejects)}.",
                     hint="Name a source of images that can be read.",
                 )
             trials.append(_trial(name, stated is not None and way == stated, rows, known, names))

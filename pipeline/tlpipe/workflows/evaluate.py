@@ -11,6 +11,7 @@ import numpy as np
 
 from tlpipe.errors import OptionError, SourceError
 from tlpipe.files import check_output
+from tlpipe.quantities import by_count
 from tlpipe.stages.metrics import Metrics, MultilabelMetrics
 from tlpipe.stages.report import write_report
 from tlpipe.stages.source import Source, Survey
@@ -135,9 +136,8 @@ def evaluate(
             probabilities.append(outcome.values["probabilities"])
             labels.append(truth[outcome.item.label])
     if not labels:
-        why = ", ".join(f"{count} {reason}" for reason, count in rejects.most_common())
         raise SourceError(
-            f"None of the {total} labelled images could be read: {why}.",
+            f"None of the {total} labelled images could be read: {by_count(rejects)}.",
             hint="Name a source of images that can be read.",
         )
     result = EvaluateResult(

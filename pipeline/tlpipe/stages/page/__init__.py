@@ -1,6 +1,7 @@
 """Page: writes what a report holds as one HTML file that needs nothing else.
 
-Takes a ``Report`` or a ``Comparison``, gives text. Owns Jinja2; imports ``types`` only.
+Takes a ``Report`` or a ``Comparison``, gives text. Owns Jinja2; imports ``quantities`` and
+``types`` only.
 """
 
 from __future__ import annotations

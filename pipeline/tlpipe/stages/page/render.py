@@ -9,6 +9,7 @@ from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from tlpipe.quantities import counted
 from tlpipe.stages.page import charts, views, words
 from tlpipe.stages.page.comparison import Comparison
 from tlpipe.stages.page.content import Report
@@ -165,7 +166,7 @@ def _environment() -> Environment:
         last_part=words.last_part,
     )
     environment.globals.update(
-        counted=words.counted,
+        counted=counted,
         listed=words.listed,
         reliability_chart=charts.reliability_chart,
         learning_chart=charts.learning_chart,

@@ -36,11 +36,6 @@ def share(value: float | None) -> str:
     return f"{percent:.{places}f}{_SPACE}%"
 
 
-def counted(number: int, noun: str) -> str:
-    """A count and what is counted: "1 image", "2,000 images"."""
-    return f"{whole(number)} {noun}" if number == 1 else f"{whole(number)} {noun}s"
-
-
 def listed(count: int, shown: int) -> str:
     """How many findings a list holds, of how many."""
     return f"The first {whole(shown)} of {whole(count)}." if shown < count else whole(count)

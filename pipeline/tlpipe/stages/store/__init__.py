@@ -1,7 +1,7 @@
 """Store: writes and reads feature files (``features.h5``), and knows what they hold already.
 
 The only package that imports h5py. ``docs/reference/feature-file.md`` specifies the format. Imports
-``card``, ``errors``, ``types`` and ``files``.
+``card``, ``errors``, ``files``, ``quantities`` and ``types``.
 
 * ``layout``, ``rows``, ``write``, ``read``, ``stored``, ``features``: the file; ``growing`` and
   ``one`` are one HDF5 file that is written or read, ``guard`` survives a full disk, ``structure``

@@ -13,8 +13,3 @@ class FeatureSummary:
     count: int = 0
     rejects: Counter[str] = field(default_factory=Counter)
     classes: list[str] = field(default_factory=list)
-
-
-def counted(reasons: Counter[str]) -> str:
-    """Reasons with their counts, the commonest first: "3 truncated, 1 empty"."""
-    return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())

@@ -13,6 +13,7 @@ import numpy as np
 
 from tlpipe.errors import FeatureFileError, OutputError
 from tlpipe.files import move_whole, whole_file
+from tlpipe.quantities import by_count
 from tlpipe.stages.store.generations import Generation, supersede, tidy
 from tlpipe.stages.store.growing import GrowingFile, growing, grown
 from tlpipe.stages.store.layout import (
@@ -25,7 +26,7 @@ from tlpipe.stages.store.layout import (
 from tlpipe.stages.store.rows import Rows, stats_of
 from tlpipe.stages.store.set_index import SetIndex, SetPart, write_index
 from tlpipe.stages.store.structure import open_hdf5
-from tlpipe.stages.store.summary import FeatureSummary, counted
+from tlpipe.stages.store.summary import FeatureSummary
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -262,7 +263,7 @@ class FeatureWriter:
         if not summary.count:
             raise FeatureFileError(
                 f"None of the {summary.rejects.total()} images could be embedded"
-                f" ({counted(summary.rejects)}); nothing was written.",
+                f" ({by_count(summary.rejects)}); nothing was written.",
                 hint="Correct what the reasons say, and run the same command again.",
             )
         classes = summary.classes = sorted(name for name in self._class_ids if name is not None)

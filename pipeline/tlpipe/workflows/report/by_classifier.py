@@ -14,6 +14,7 @@ from tlpipe.errors import ClassifierError, TrainingDataError
 from tlpipe.files import is_file, sha256_file
 from tlpipe.graph import EMBEDDINGS
 from tlpipe.near import no_file
+from tlpipe.quantities import counted
 from tlpipe.stages.classifier import ClassifierInfo, read_metadata
 from tlpipe.stages.metrics import LearningPoint, Metrics, MultilabelMetrics
 from tlpipe.stages.session import properties_of
@@ -195,7 +196,7 @@ def _unknown_notices(unknown: Sequence[str], labels: Ints, known: int) -> list[s
 
 def judged_by_it(count: int, plan: Plan) -> str:
     """On which images, and how many, a classifier was judged; in words."""
-    return f"{count:,} image{'' if count == 1 else 's'}: {plan.judged_on}, by the classifier"
+    return f"{counted(count, 'image')}: {plan.judged_on}, by the classifier"
 
 
 def age_notices(given: Given, data: Features) -> list[str]:

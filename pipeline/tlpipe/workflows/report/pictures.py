@@ -18,6 +18,7 @@ import numpy as np
 from tlpipe.addresses import is_store, is_web, shown
 from tlpipe.errors import SourceError, TlpipeError
 from tlpipe.machine import usable_cores
+from tlpipe.quantities import by_count
 from tlpipe.stages.decode import decode, quiet_pillow
 from tlpipe.stages.page import Sheet
 from tlpipe.stages.source import STANDARD_INPUT, Source, is_remote, open_source
@@ -117,10 +118,10 @@ def pictures_of(
         return found
     missing = filling.missing()
     if missing:
-        reasons = ", ".join(f"{n:,} {reason}" for reason, n in missing.most_common())
         fetch = " --fetch reads those on a network." if missing[_NOT_FETCHED] else ""
         found.notices.append(
-            f"{missing.total():,} of {rows.size:,} images have no picture: {reasons}.{fetch}"
+            f"{missing.total():,} of {rows.size:,} images have no picture:"
+            f" {by_count(missing)}.{fetch}"
         )
     return found
 
