@@ -19,11 +19,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from error_sites import Site, inner_reasons, sites
 
-from tlpipe import errors
+from tlpipe import errors, types
 from tlpipe.cli.main import cli
 from tlpipe.errors import SourceError, TlpipeError
 from tlpipe.stages.source.tar_list import NotAnArchiveError
-from tlpipe.workflows.report.provenance import REASON_MEANINGS
 
 # When a class of errors comes up, and what to do.
 ABOUT: dict[str, tuple[str, str]] = {
@@ -225,7 +224,7 @@ def _class(kind: type[TlpipeError], found: list[Site]) -> str:
 
 def rejects() -> str:
     """Why an image may be left out, what that means, and what to do."""
-    rows = [(f"`{reason}`", meaning, CURES[reason]) for reason, meaning in REASON_MEANINGS.items()]
+    rows = [(f"`{reason}`", reason.meaning, CURES[reason]) for reason in types.Reason]
     return _table(("reason", "what it means", "what to do"), rows)
 
 

@@ -68,23 +68,31 @@ class Split(enum.IntEnum):
 
 
 class Reason(enum.StrEnum):
-    """Why an item was left out: a closed list.
+    """Why an item was left out: a closed list; ``meaning`` says it in a sentence."""
 
-    ``REASON_MEANINGS`` of ``workflows/report/provenance.py`` says what each means.
-    """
+    meaning: str
 
-    MISSING = "missing"
-    UNREADABLE = "unreadable"
-    UNREACHABLE = "unreachable"
-    EMPTY = "empty"
-    NOT_AN_IMAGE = "not-an-image"
-    TRUNCATED = "truncated"
-    CORRUPT = "corrupt"
-    TOO_LARGE = "too-large"
-    UNSUPPORTED = "unsupported"
-    DUPLICATE_KEY = "duplicate-key"
-    NON_FINITE = "non-finite"
-    CRASHED = "crashed"
+    def __new__(cls, value: str, meaning: str = "") -> Reason:
+        """Make a text of it that has a meaning."""
+        reason = str.__new__(cls, value)
+        reason._value_, reason.meaning = value, meaning
+        return reason
+
+    MISSING = "missing", "There is no such file."
+    UNREADABLE = "unreadable", "The file cannot be opened or read, or is not a regular file."
+    UNREACHABLE = "unreachable", "Its server is away, or does not give it whole in time."
+    EMPTY = "empty", "The file has no bytes."
+    NOT_AN_IMAGE = "not-an-image", "The content is of no image format, whatever its name says."
+    TRUNCATED = "truncated", "The image ends early."
+    CORRUPT = "corrupt", "The image's data make no sense."
+    TOO_LARGE = (
+        "too-large",
+        "It has more pixels or bytes than the limit: maybe a decompression bomb.",
+    )
+    UNSUPPORTED = "unsupported", "It is an image, but of a pixel type with no defined way to RGB."
+    DUPLICATE_KEY = "duplicate-key", "An earlier image of the source has the same key."
+    NON_FINITE = "non-finite", "The backbone gave NaN or infinity for it."
+    CRASHED = "crashed", "A worker's process died on it, each time it was tried (on a cluster)."
 
 
 class Stage(enum.StrEnum):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tlpipe.stages.source import Source, Survey, open_source
-from tlpipe.types import Item
+from tlpipe.types import Item, Progress, ProgressCallback
 
 PRECISION = "fp32"
 """Of the arithmetic inside a network that was prepared and not reduced."""
@@ -48,6 +48,16 @@ def spread(source: Source, most: int) -> Iterator[Item]:
             yield block.item(at - start)
             at = next(wanted, None)
         start += len(block)
+
+
+def trying(progress: ProgressCallback | None) -> Callable[[int], None]:
+    """What a head's training calls with the number of settings tried so far."""
+
+    def tried(count: int) -> None:
+        if progress is not None:
+            progress(Progress("train-head", count, None, 0))
+
+    return tried
 
 
 def some_of(names: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from tlpipe.stages.neighbours import Neighbours, near_pairs
 from tlpipe.stages.splits import stratified_folds
 from tlpipe.stages.store import Features
 from tlpipe.types import Progress, ProgressCallback, Split
+from tlpipe.workflows.common import trying
 from tlpipe.workflows.leaks import content_numbers, shared_rows
 from tlpipe.workflows.multilabel import looks_joined
 
@@ -154,11 +155,7 @@ def check_labels(
     if not folds:
         return None, notices
 
-    def tried(count: int) -> None:
-        if progress is not None:
-            progress(Progress("train-head", count, None, 0))
-
-    head = train(data.vectors, numbers, labelled, folds, progress=tried)
+    head = train(data.vectors, numbers, labelled, folds, progress=trying(progress))
     assert head.held_out is not None  # there are folds
     rows = head.held_out.rows.astype(np.int64)
     probabilities = probabilities_of(head.held_out.logits, multilabel=False)

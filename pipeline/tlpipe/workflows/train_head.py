@@ -26,7 +26,8 @@ from tlpipe.stages.report import write_report
 from tlpipe.stages.splits import Plan
 from tlpipe.stages.store import FeatureFile
 from tlpipe.stages.weights import weight_files
-from tlpipe.types import DECODERS, Progress, ProgressCallback
+from tlpipe.types import DECODERS, ProgressCallback
+from tlpipe.workflows.common import trying
 from tlpipe.workflows.judging import judge
 from tlpipe.workflows.knowing import knowing_of, novelty_of
 from tlpipe.workflows.multilabel import plan_classes, plan_labels
@@ -187,10 +188,6 @@ def _make(
     streamed = options.streams(plan.fit.size * data.dim * 4)
     training, judging = parted(file, plan, task.labels if task else data.labels, streamed=streamed)
 
-    def tried(count: int) -> None:
-        if progress is not None:
-            progress(Progress("train-head", count, None, 0))
-
     unknown = novelty_of(training, options.false_alarms)  # before training overwrites the vectors
     how = HeadOptions(
         class_weight=options.class_weight,
@@ -199,7 +196,7 @@ def _make(
         seed=options.seed,
         threads=options.threads,
     )
-    head = _trained(training, options.head, how, tried)
+    head = _trained(training, options.head, how, trying(progress))
     training = training.spent()
     layer, facts = head.layer(), _facts(data, plan, head, options)
     if task is not None and isinstance(layer, LastLayer):

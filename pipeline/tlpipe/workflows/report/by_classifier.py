@@ -126,8 +126,9 @@ def judged_by_classifier(given: Given, data: Features, checked: Checked | None) 
         heads = None if unknown else checked
         return _without_judges(given, data, heads, (classes, numbers), notices)
     answers = Answers.none(labels)
-    answer_all(data, np.arange(labels.size), given.answer, answers)
     probabilities = probabilities_by(given.answer, data, rows)
+    answers.put(rows, probabilities)
+    answer_all(data, np.setdiff1d(np.arange(labels.size), rows), given.answer, answers)
     fit = plan.fit[known[plan.fit]]  # a label that it does not know has trained nothing
     majority = np.bincount(labels[fit], minlength=len(classes)).argmax()
     metrics = measured(probabilities, labels[rows], classes, int(majority))
@@ -168,11 +169,10 @@ def _without_judges(
     """By heads that are trained for the report; by none where that cannot be."""
     classes, numbers = named
     if checked is None:
-        labels = renumbered(data.labels, numbers)
-        found = unjudged(data, classes, labels)
-        answers = Answers(labels, found.guesses, found.confidences, found.own)
-        answer_all(data, np.arange(labels.size), given.answer, answers)
-        found = replace(found, trains=found.trains & (labels < len(given.info.classes)))
+        answers = Answers.none(renumbered(data.labels, numbers))
+        answer_all(data, np.arange(len(data.keys)), given.answer, answers)
+        found = unjudged(classes, answers)
+        found = replace(found, trains=found.trains & (found.labels < len(given.info.classes)))
         said = "There is no image to judge the classifier on: how good it is, nobody knows."
     else:
         found = judged_by_heads(data, checked, classes, numbers, given.answer)

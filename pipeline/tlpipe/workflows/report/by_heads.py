@@ -35,18 +35,16 @@ _CHOSEN_TOO = (
 )
 
 
-def unjudged(data: Features, classes: Sequence[str], labels: Ints) -> Judgement:
-    """Labels alone: nothing can be judged."""
-    none = np.zeros(len(data.keys), np.bool_)
-    answers = Answers.none(labels)
+def unjudged(classes: Sequence[str], answers: Answers) -> Judgement:
+    """Labels and guesses alone: nothing can be judged."""
     return Judgement(
         classes=list(classes),
-        labels=labels,
+        labels=answers.labels,
         guesses=answers.guesses,
         confidences=answers.confidences,
         own=answers.own,
-        trains=labels >= 0,
-        judged=none,
+        trains=answers.labels >= 0,
+        judged=np.zeros(answers.labels.size, np.bool_),
         judged_on="",
         metrics=None,
         mistakes=np.empty(0, np.int64),

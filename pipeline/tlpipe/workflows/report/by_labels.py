@@ -12,8 +12,8 @@ from tlpipe.label_cells import DEFAULT_SEPARATOR, names_in
 from tlpipe.stages.head import probabilities_of, train
 from tlpipe.stages.metrics import measure_multilabel
 from tlpipe.stages.store import Features
-from tlpipe.types import Progress, ProgressCallback
-from tlpipe.workflows.common import some_of
+from tlpipe.types import ProgressCallback
+from tlpipe.workflows.common import some_of, trying
 from tlpipe.workflows.multilabel import LabelTask, plan_labels
 from tlpipe.workflows.report.by_classifier import (
     Given,
@@ -136,11 +136,7 @@ def _judges(
     if not plan.folds or task.classes != list(given.info.classes):
         return None
 
-    def tried(count: int) -> None:
-        if progress is not None:
-            progress(Progress("train-head", count, None, 0))
-
-    head = train(data.vectors, task.labels, plan.fit, plan.folds, progress=tried)
+    head = train(data.vectors, task.labels, plan.fit, plan.folds, progress=trying(progress))
     if head.held_out is None:
         return None
     return _Judges(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,23 +51,11 @@ class Findings:
         """The same, by the number that each row has on the page: ``place`` (N,)."""
         mistakes, suspects = self.mistakes, self.suspects
         return Findings(
-            mistakes
-            and page.Mistakes(
-                mistakes.count, mistakes.note, [int(place[row]) for row in mistakes.images]
-            ),
+            mistakes and replace(mistakes, images=[int(place[row]) for row in mistakes.images]),
             suspects
-            and page.Suspects(
-                suspects.count,
-                suspects.note,
-                [
-                    page.Suspect(
-                        int(place[s.image]),
-                        s.suggested,
-                        s.self_confidence,
-                        s.suggested_probability,
-                    )
-                    for s in suspects.suspects
-                ],
+            and replace(
+                suspects,
+                suspects=[replace(s, image=int(place[s.image])) for s in suspects.suspects],
             ),
             _numbered(self.near_duplicates, place),
             _numbered(self.leaks, place),
@@ -75,10 +63,11 @@ class Findings:
 
 
 def _numbered(pairs: page.Pairs | None, place: Ints) -> page.Pairs | None:
-    return pairs and page.Pairs(
-        pairs.count,
-        pairs.note,
-        [page.Twins(int(place[p.first]), int(place[p.second]), p.cosine) for p in pairs.pairs],
+    return pairs and replace(
+        pairs,
+        pairs=[
+            replace(p, first=int(place[p.first]), second=int(place[p.second])) for p in pairs.pairs
+        ],
     )
 
 

@@ -22,7 +22,7 @@ from tlpipe.workflows.report.by_heads import judged_by_heads, unjudged
 from tlpipe.workflows.report.by_labels import judged_by_labels
 from tlpipe.workflows.report.figures import figures_of, matrix_of, rows_of
 from tlpipe.workflows.report.findings import find
-from tlpipe.workflows.report.judgement import Judgement
+from tlpipe.workflows.report.judgement import Answers, Judgement
 from tlpipe.workflows.report.options import ReportOptions, ReportResult
 from tlpipe.workflows.report.pictures import Pictures, pictures_of
 from tlpipe.workflows.report.provenance import provenance_of, rejects_of
@@ -173,7 +173,7 @@ def _judged(
     if given is not None:
         return checked, judged_by_classifier(given, data, checked), notices
     if checked is None:
-        return None, unjudged(data, data.classes, data.labels.astype(np.int64)), notices
+        return None, unjudged(data.classes, Answers.none(data.labels.astype(np.int64))), notices
     numbers = np.arange(len(data.classes))
     return checked, judged_by_heads(data, checked, data.classes, numbers), notices
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,22 +18,6 @@ if TYPE_CHECKING:
     from tlpipe.workflows.report.by_classifier import Given
 
     Section = tuple[str, list[tuple[str, str]]]
-
-REASON_MEANINGS: Mapping[Reason, str] = {
-    Reason.MISSING: "There is no such file.",
-    Reason.UNREADABLE: "The file cannot be opened or read, or is not a regular file.",
-    Reason.UNREACHABLE: "Its server is away, or does not give it whole in time.",
-    Reason.EMPTY: "The file has no bytes.",
-    Reason.NOT_AN_IMAGE: "The content is of no image format, whatever its name says.",
-    Reason.TRUNCATED: "The image ends early.",
-    Reason.CORRUPT: "The image's data make no sense.",
-    Reason.TOO_LARGE: "It has more pixels or bytes than the limit: maybe a decompression bomb.",
-    Reason.UNSUPPORTED: "It is an image, but of a pixel type with no defined way to RGB.",
-    Reason.DUPLICATE_KEY: "An earlier image of the source has the same key.",
-    Reason.NON_FINITE: "The backbone gave NaN or infinity for it.",
-    Reason.CRASHED: "A worker's process died on it, each time it was tried (on a cluster).",
-}
-"""What each reason says of an image, in a sentence; the page of errors has them as well."""
 
 _MOST_CLASSES = 30
 _SETTINGS = (
@@ -62,9 +45,7 @@ def rejects_of(path: Path) -> list[tuple[str, int, str]]:
     FeatureFileError, DamagedFileError
     """
     counts = Counter(reason for _, _, reason, _ in read_rejects(path))
-    return [
-        (reason, count, REASON_MEANINGS[Reason(reason)]) for reason, count in counts.most_common()
-    ]
+    return [(reason, count, Reason(reason).meaning) for reason, count in counts.most_common()]
 
 
 def provenance_of(
