@@ -9,14 +9,9 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from error_sites import Site, inner_reasons, sites
 
 from tlpipe import errors, types

@@ -6,7 +6,6 @@ Takes a name and the known ones, or a path; gives a question to end a message wi
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -37,6 +36,8 @@ def did_you_mean(given: str, known: Iterable[str], most: int = 1) -> str:
 
 def _nearest(given: str, known: Iterable[str], most: int) -> list[str]:
     """Names that begin with what was given, or else those that differ by little."""
+    import difflib  # only where something is wrong: the command line should not wait for it
+
     wanted = _plain(given)
     names = {_plain(name): name for name in reversed(list(known))}
     begun = [plain for plain in names if wanted and plain.startswith(wanted)]
