@@ -37,7 +37,6 @@ class Drawing:
         stretched: bool = False,
         kind: str = "chart",
     ) -> None:
-        self.width, self.height = width, height
         self._root = ElementTree.Element("svg")
         self._set(self._root, {"class": kind, "viewBox": f"0 0 {_text(width)} {_text(height)}"})
         if label:

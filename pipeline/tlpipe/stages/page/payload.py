@@ -40,9 +40,7 @@ def payload_of(report: Report, highlighted: Sequence[int]) -> Payload:
     images = report.images
     columns = {
         "count": len(images.keys),
-        "all": report.count,
         "classes": report.classes,
-        "multilabel": report.multilabel,
         "highlighted": list(highlighted),
         "keys": images.keys,
         "labels": _lists(images.labels),
@@ -57,10 +55,7 @@ def payload_of(report: Report, highlighted: Sequence[int]) -> Payload:
             {"type": s.media_type, "px": s.tile_px, "columns": s.columns, "count": s.count}
             for s in images.sheets
         ],
-        "projections": [
-            {"name": p.name, "points": _places(p.points), "note": p.note}
-            for p in report.projections
-        ],
+        "projections": [{"points": _places(p.points), "note": p.note} for p in report.projections],
     }
     return Payload(json_text(columns), _larger(images), [_base64(s.data) for s in images.sheets])
 

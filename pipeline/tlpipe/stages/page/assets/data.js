@@ -31,9 +31,7 @@ function readImages() {
   const splits = numbers(packed.splits.of);
   return {
     count: packed.count,
-    all: packed.all,
     classes: packed.classes,
-    multilabel: packed.multilabel,
     highlighted: packed.highlighted,
     keys: packed.keys,
     labels: lists(packed.labels),
@@ -46,7 +44,7 @@ function readImages() {
     each: packed.neighbours.each,
     tiles: numbers(packed.tiles),
     sheets: packed.sheets,
-    projections: packed.projections.map((p) => ({ name: p.name, note: p.note, points: column('u2', p.points) })),
+    projections: packed.projections.map((p) => ({ note: p.note, points: column('u2', p.points) })),
   };
 }
 
